@@ -1,0 +1,182 @@
+"""DeepFool (Moosavi-Dezfooli, Fawzi and Frossard, 2016): the smallest step across the decision boundary."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from uaplib.balls import NormBall
+from uaplib.checks import check_images, check_labels, check_model
+from uaplib.names import check_name
+
+# Up to this many images, one vectorised backward pass for all classes beats one backward pass a class.
+_VECTORISED_IMAGES = 8
+
+
+class Convention(NamedTuple):
+    """Where the authors' own implementations differ.
+
+    margin: added to each step's length. overshoot_inside: whether the network is linearised at
+    x + (1 + overshoot) r, or at x + r with the overshoot in the stopping test alone.
+    """
+
+    margin: float
+    overshoot_inside: bool
+
+
+CONVENTIONS = {
+    "python": Convention(margin=1e-4, overshoot_inside=True),
+    "matlab": Convention(margin=0.0, overshoot_inside=False),
+    "universal": Convention(margin=0.0, overshoot_inside=True),  # the copy inside the authors' UAP code
+}
+
+
+@dataclass(frozen=True)
+class DeepFoolResult:
+    """What DeepFool found for N images.
+
+    perturbations: (N, C, H, W), overshoot included; zero where the model already contradicts the given label.
+    iterations: int64 (N,). labels: the labels to leave, int64 (N,). new_labels: those of the perturbed images.
+    """
+
+    perturbations: Tensor
+    iterations: Tensor
+    labels: Tensor
+    new_labels: Tensor
+
+    @property
+    def success(self) -> Tensor:
+        """Whether the label changed, as booleans (N,)."""
+        return self.labels != self.new_labels
+
+
+def deepfool(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    p: float = 2,
+    num_classes: int = 10,
+    overshoot: float = 0.02,
+    max_iterations: int = 50,
+    convention: str = "python",
+    clip: bool = False,
+    batch_size: int = 128,
+    progress: bool = False,
+) -> DeepFoolResult:
+    """Find, for each image, a small perturbation in the p-norm (2 or infinity) that changes its label.
+
+    Algorithm 2 of the paper; with p = infinity its eq. 12. In every step the `num_classes` - 1 best rivals of the
+    label on the clean image compete, and the nearest linearised boundary is crossed. Images whose label has changed
+    leave the batch.
+
+    images: float (N, C, H, W) in [0, 1]. labels: int64 (N,), the labels to leave; the model's own predictions when
+    absent, as in the authors' code. overshoot: relative, applied to the sum of the steps. convention: "python" or
+    "matlab" for the authors' two programs, "universal" for the copy in their UAP code. clip: keep image plus
+    perturbation in [0, 1]; the authors do not.
+
+    Raises ValueError or TypeError for bad images, labels or parameters, or a model in training mode.
+    """
+    check_images(images)
+    check_model(model, images)
+    check_name("convention", convention, CONVENTIONS)
+    NormBall(p, 0)  # refuses a norm other than 2 and infinity
+    if num_classes < 2 or max_iterations < 1 or not overshoot >= 0:
+        raise ValueError(
+            "num_classes must be at least 2, max_iterations at least 1 and overshoot at least 0, "
+            f"not {num_classes}, {max_iterations} and {overshoot}"
+        )
+    with torch.no_grad():
+        outputs = model(images[:1]).shape[1]
+    if labels is not None:
+        check_labels(labels, images, outputs)
+    step = LinearStep(p, min(num_classes, outputs), overshoot, max_iterations, CONVENTIONS[convention], clip)
+    parts = []
+    with tqdm(total=len(images), desc="DeepFool", unit="image", disable=not progress, leave=False) as bar:
+        for start in range(0, len(images), batch_size):
+            chunk = slice(start, start + batch_size)
+            parts.append(step.attack(model, images[chunk], None if labels is None else labels[chunk]))
+            bar.update(len(images[chunk]))
+    return DeepFoolResult(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True)
+class LinearStep:
+    """DeepFool with its parameters fixed and its input trusted: what `deepfool` and `uap` share."""
+
+    p: float = 2
+    num_classes: int = 10
+    overshoot: float = 0.02
+    max_iterations: int = 50
+    convention: Convention = CONVENTIONS["python"]
+    clip: bool = False
+
+    def attack(self, model: nn.Module, images: Tensor, labels: Tensor | None) -> tuple[Tensor, ...]:
+        """Return perturbations, iterations, labels and new labels of one batch."""
+        total = torch.zeros_like(images)
+        iterations = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        live = torch.arange(len(images), device=images.device)
+        classes, new_labels = None, None
+        for step in range(self.max_iterations + 1):
+            point = self._perturbed(images[live], total[live]).requires_grad_()
+            with torch.enable_grad():
+                logits = model(point)
+            predictions = logits.argmax(1)
+            if step == 0:
+                labels = predictions if labels is None else labels
+                classes, new_labels = self._rivals(logits.detach(), labels), predictions.clone()
+            new_labels[live] = predictions
+            going = predictions == labels[live]
+            live = live[going]
+            if step == self.max_iterations or len(live) == 0:
+                break
+            if not going.all() or not self.convention.overshoot_inside:
+                # The graph at hand holds finished images, or was made at another point.
+                factor = 1 + self.overshoot if self.convention.overshoot_inside else 1
+                point = self._clipped(images[live] + factor * total[live]).requires_grad_()
+                with torch.enable_grad():
+                    logits = model(point)
+            total[live] += self._step(*_margins(logits, point, classes[live]))
+            iterations[live] += 1
+        return self._perturbed(images, total) - images, iterations, labels, new_labels
+
+    def _perturbed(self, images: Tensor, total: Tensor) -> Tensor:
+        return self._clipped(images + (1 + self.overshoot) * total)
+
+    def _clipped(self, images: Tensor) -> Tensor:
+        return images.clamp(0, 1) if self.clip else images
+
+    def _rivals(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The label and its best rivals on the clean image, (N, num_classes)."""
+        others = logits.scatter(1, labels[:, None], -math.inf)
+        return torch.cat([labels[:, None], others.topk(self.num_classes - 1, dim=1).indices], dim=1)
+
+    def _step(self, margins: Tensor, normals: Tensor) -> Tensor:
+        """The smallest step onto the nearest linearised boundary, (N, C, H, W)."""
+        dual = normals.flatten(2).norm(2 if self.p == 2 else 1, dim=2)
+        distances = torch.where(dual > 0, margins.abs() / dual, math.inf)
+        distance, nearest = distances.min(1)
+        rows = torch.arange(len(nearest), device=nearest.device)
+        normal, length = normals[rows, nearest], dual[rows, nearest]
+        direction = normal / length.view(-1, 1, 1, 1) if self.p == 2 else normal.sign()
+        step = (distance + self.convention.margin).view(-1, 1, 1, 1) * direction
+        return torch.where(torch.isfinite(distance).view(-1, 1, 1, 1), step, 0)  # no gradient at all: stand still
+
+
+def _margins(logits: Tensor, point: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return f_k - f_label (N, K - 1) and its gradients with respect to the images (N, K - 1, C, H, W)."""
+    with torch.enable_grad():
+        chosen = logits.gather(1, classes)
+        margins = chosen[:, 1:] - chosen[:, :1]
+    count, rivals = margins.shape
+    if count <= _VECTORISED_IMAGES:
+        selectors = torch.eye(rivals, dtype=margins.dtype, device=margins.device)[:, None].expand(-1, count, -1)
+        (gradients,) = torch.autograd.grad(margins, point, selectors, is_grads_batched=True)
+        return margins.detach(), gradients.transpose(0, 1)
+    gradients = [
+        torch.autograd.grad(margins[:, k].sum(), point, retain_graph=k < rivals - 1)[0] for k in range(rivals)
+    ]
+    return margins.detach(), torch.stack(gradients, dim=1)

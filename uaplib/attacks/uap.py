@@ -1,0 +1,196 @@
+"""Universal adversarial perturbations (Moosavi-Dezfooli, Fawzi, Fawzi and Frossard, 2017)."""
+
+import hashlib
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from uaplib import provenance
+from uaplib.attacks.deepfool import CONVENTIONS, LinearStep
+from uaplib.balls import NormBall
+from uaplib.checks import check_images, check_labels, check_model
+from uaplib.devices import device_name
+from uaplib.metrics import accuracy, fooling_rate, predict
+from uaplib.perturbation import UniversalPerturbation
+
+_LONGEST_SCREEN = 256
+
+
+def uap(
+    model: nn.Module,
+    images: Tensor,
+    ball: NormBall,
+    *,
+    labels: Tensor | None = None,
+    held_out: tuple[Tensor, Tensor] | None = None,
+    seed: int = 0,
+    target_rate: float = 0.8,
+    max_passes: int = 10,
+    num_classes: int = 10,
+    overshoot: float = 0.02,
+    max_iterations: int = 10,
+    clip: bool = True,
+    source: str = "",
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+) -> UniversalPerturbation:
+    """Craft one perturbation for all images: algorithm 1 of the paper, with the constants of the authors' code.
+
+    The images are visited one by one in an order drawn from `seed`. An image that the perturbation v does not fool
+    yet gets the DeepFool step (always in the l2 norm, whatever the ball) that would fool it on top of v; v plus the
+    step is projected onto the ball. A step is kept only if DeepFool needed at most `max_iterations` - 2 iterations.
+    Passes are repeated until the fooling rate on `images` reaches `target_rate`, or `max_passes` are done.
+
+    images: crafting images, float (N, C, H, W) in [0, 1]. ball: the budget. labels: their true labels, held_out:
+    other images with labels; both only feed the history, which holds one entry per pass (pass 0 is v = 0) with the
+    number of accepted steps, and the fooling rate and accuracy on crafting and on held-out images. clip: whether
+    image plus perturbation is clipped to [0, 1] while crafting and measuring; False gives the authors' program.
+    source: the model's name, for the record. checkpoint: a file that is written after every pass and when the run is
+    interrupted; a run with the same arguments continues from it, bit for bit.
+
+    Raises ValueError or TypeError for bad images, labels or parameters, a model in training mode, or a checkpoint of
+    another run.
+    """
+    check_images(images)
+    check_model(model, images)
+    if not 0 < target_rate <= 1 or max_passes < 1 or max_iterations < 3:
+        raise ValueError(
+            "target_rate must lie in (0, 1], max_passes be at least 1 and max_iterations at least 3, "
+            f"not {target_rate}, {max_passes} and {max_iterations}"
+        )
+    parameters = {
+        "images": len(images), "images_sha256": hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest(),
+        "target_rate": target_rate, "max_passes": max_passes, "num_classes": num_classes, "overshoot": overshoot,
+        "max_iterations": max_iterations, "clip": clip,
+    }  # fmt: skip
+    run = _Run(model, images, ball, seed, parameters, labels, held_out, source)
+    run.resume(checkpoint)
+    with tqdm(total=max_passes * len(images), desc="UAP", unit="image", disable=not progress) as bar:
+        bar.update(run.passes * len(images) + run.position)
+        try:
+            while not run.finished():
+                run.finish_pass(bar)
+                run.save(checkpoint)
+        except KeyboardInterrupt:
+            run.save(checkpoint)
+            raise
+    return run.result()
+
+
+class _Run:
+    """The state of a run: the perturbation, the pass, the position in it, and the history."""
+
+    def __init__(self, model, images, ball, seed, parameters, labels, held_out, source):
+        self.model, self.images, self.ball, self.seed, self.parameters = model, images, ball, seed, parameters
+        self.clip, self.source, self.source_sha256 = parameters["clip"], source, provenance.weights_sha256(model)
+        with torch.no_grad():
+            outputs = model(images[:1]).shape[1]
+        self.deepfool = LinearStep(
+            p=2,
+            num_classes=min(parameters["num_classes"], outputs),
+            overshoot=parameters["overshoot"],
+            max_iterations=parameters["max_iterations"],
+            convention=CONVENTIONS["universal"],
+        )
+        self.sets = {"crafting": (images, labels)} | ({"held_out": held_out} if held_out else {})
+        for data, truth in self.sets.values():
+            if truth is not None:
+                check_labels(truth, data, outputs)
+        self.clean = {name: predict(model, data) for name, (data, _) in self.sets.items()}
+        self.delta = torch.zeros_like(images[:1])
+        self.passes, self.position, self.accepted, self.seconds = 0, 0, 0, 0.0
+        self.history = [self.measure()]
+
+    def measure(self) -> dict:
+        """The history's entry for the present perturbation."""
+        entry = {"pass": self.passes, "accepted": self.accepted}
+        for name, (data, truth) in self.sets.items():
+            labels = predict(self.model, data, self.delta, clip=self.clip)
+            entry[f"{name}_fooling_rate"] = fooling_rate(self.clean[name], labels).value
+            if truth is not None:
+                entry[f"{name}_accuracy"] = accuracy(labels, truth).value
+        return entry
+
+    def finished(self) -> bool:
+        rate = self.history[-1]["crafting_fooling_rate"]
+        return self.passes >= self.parameters["max_passes"] or rate >= self.parameters["target_rate"]
+
+    def order(self) -> Tensor:
+        """The order of this pass: the next permutation of the seed's generator."""
+        generator = torch.Generator().manual_seed(self.seed)
+        for _ in range(self.passes + 1):
+            permutation = torch.randperm(len(self.images), generator=generator)
+        return permutation
+
+    def finish_pass(self, bar: tqdm) -> None:
+        """Visit the images that are left in this pass, then measure."""
+        order, started = self.order(), time.perf_counter()
+        screen = 1
+        try:
+            while self.position < len(order):
+                block = order[self.position : self.position + screen]
+                visited = self.visit(block)
+                # As the perturbation gets better, longer stretches of images are fooled already.
+                screen = min(2 * screen, _LONGEST_SCREEN) if visited == len(block) else max(1, visited)
+                bar.update(visited)
+        finally:
+            self.seconds += time.perf_counter() - started
+        self.passes, self.position = self.passes + 1, 0
+        self.history.append(self.measure())
+        self.accepted = 0
+        bar.set_postfix(fooling=f"{self.history[-1]['crafting_fooling_rate']:.3f}")
+
+    def visit(self, block: Tensor) -> int:
+        """Visit images of `block` in order until one changes the perturbation; return how many were visited.
+
+        Which of them are fooled is asked of the network once for the whole block: the answers hold as long as the
+        perturbation stays what it is.
+        """
+        images = self.images[block]
+        perturbed = self.perturbed(images)
+        with torch.no_grad():
+            fooled = self.model(perturbed).argmax(1) != self.clean["crafting"][block]
+        for position in (~fooled).nonzero().flatten().tolist():
+            step, iterations, *_ = self.deepfool.attack(self.model, perturbed[position : position + 1], None)
+            if iterations < self.deepfool.max_iterations - 1:
+                self.advance(position + 1, self.ball.project(self.delta + step), self.accepted + 1)
+                return position + 1
+        self.advance(len(block), self.delta, self.accepted)
+        return len(block)
+
+    def advance(self, visited: int, delta: Tensor, accepted: int) -> None:
+        """Change the whole state in one place, so that an interrupt does not find half of it changed."""
+        self.delta, self.accepted, self.position = delta, accepted, self.position + visited
+
+    def perturbed(self, images: Tensor) -> Tensor:
+        return (images + self.delta).clamp(0, 1) if self.clip else images + self.delta
+
+    def result(self, **state) -> UniversalPerturbation:
+        device = device_name(self.images.device)
+        run = {"seconds": round(self.seconds, 1), "device": device, "commit": provenance.commit()} | state
+        return UniversalPerturbation(
+            self.delta, self.ball, "uap", self.source, self.source_sha256, self.seed, self.parameters, self.history,
+            run=run,
+        )  # fmt: skip
+
+    def save(self, checkpoint: str | Path | None) -> None:
+        if checkpoint is not None:
+            state = {"passes": self.passes, "position": self.position, "accepted": self.accepted}
+            self.result(**state).save(checkpoint)
+
+    def resume(self, checkpoint: str | Path | None) -> None:
+        if checkpoint is None or not Path(checkpoint).exists():
+            return
+        saved = UniversalPerturbation.load(checkpoint)
+        mine, theirs = (
+            (asdict(p.ball), p.source_sha256, p.seed, p.parameters, p.delta.dtype) for p in (self.result(), saved)
+        )
+        if mine != theirs:
+            raise ValueError(f"{checkpoint} belongs to a run with other arguments; delete it or name another file")
+        self.delta, self.history = saved.delta.to(self.images.device), saved.history
+        self.passes, self.position, self.accepted = (saved.run[k] for k in ("passes", "position", "accepted"))
+        self.seconds = saved.run["seconds"]

@@ -1,0 +1,103 @@
+"""The command `uaplib`: train, craft, evaluate, list."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from uaplib import data, metrics, models, recipes
+from uaplib.balls import NormBall
+from uaplib.names import check_name
+from uaplib.perturbation import UniversalPerturbation
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+@app.command(epilog="Example: `uaplib train resnet-mini --seed 0`, or `uaplib train --all`.")
+def train(
+    name: Annotated[str, typer.Argument(help="A mini network; `uaplib list models` shows them.")] = "",
+    every: Annotated[bool, typer.Option("--all", help="Train all six.")] = False,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's own number.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Part of the recipe: it changes the last bits.")] = 1,
+) -> None:
+    """Train a mini network on Fashion-MNIST and write its weights and model card into the package."""
+    from uaplib.train import train as run
+
+    if every == bool(name):
+        raise ValueError("name one network, or say --all")
+    for each in models.names() if every else [name]:
+        _print_json(run(each, seed=seed, epochs=epochs, threads=threads))
+
+
+@app.command(epilog="Example: `uaplib craft uap --model resnet-mini --eps-255 24 --images 100 --out uap.safetensors`.")
+def craft(
+    method: Annotated[str, typer.Argument(help=f"One of: {', '.join(recipes.METHODS)}.")],
+    model: Annotated[str, typer.Option(help="The network to craft on.")] = "resnet-mini",
+    eps_255: Annotated[float | None, typer.Option(min=0, help="An l-infinity budget, in 255ths.")] = None,
+    eps_l2: Annotated[float | None, typer.Option(min=0, help="An l2 budget, in units of [0, 1].")] = None,
+    images: Annotated[int, typer.Option(min=1, max=60000, help="Number of crafting images.")] = 100,
+    passes: Annotated[int, typer.Option(min=1, help="At most this many passes.")] = 5,
+    target_rate: Annotated[float, typer.Option(min=0, max=1, help="Stop at this rate on the crafting images.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[Path | None, typer.Option(help="Default: artifacts/ and a name made of the parameters.")] = None,
+) -> None:
+    """Craft a universal perturbation. Ctrl-C keeps the work done; the same command goes on from there."""
+    if (eps_255 is None) == (eps_l2 is None):
+        raise ValueError("give one budget: --eps-255 or --eps-l2")
+    ball = recipes.linf(eps_255) if eps_255 is not None else NormBall(2, eps_l2)
+    recipe = recipes.Recipe(method, model, ball, images, seed, passes, target_rate)
+    path = out or Path("artifacts") / f"{recipe.name}.safetensors"
+    checkpoint = path.with_name(path.name + ".part")
+    recipe.craft(progress=True, checkpoint=checkpoint).save(path)
+    checkpoint.unlink(missing_ok=True)
+    print(path)
+
+
+@app.command(epilog="Example: `uaplib evaluate uap.safetensors --model vgg16-mini --images 10000`.")
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="A perturbation written by `uaplib craft`.")],
+    model: Annotated[str, typer.Option(help="The network to fool; default: the one it was crafted on.")] = "",
+    images: Annotated[int, typer.Option(min=1, max=10000, help="Number of test images.")] = 10000,
+    clip: Annotated[bool, typer.Option(help="Clip image plus perturbation to [0, 1].")] = True,
+) -> None:
+    """Measure a perturbation on Fashion-MNIST's test images, and print the result as JSON."""
+    perturbation = UniversalPerturbation.load(file)
+    name = model or perturbation.source
+    test = data.fashion_mnist.load("test", images)
+    result = metrics.evaluate(models.load(name), *test, perturbation.delta, clip=clip, progress=True)
+    _print_json({"perturbation": str(file), "model": name, **result.as_dict()})
+
+
+@app.command("list", epilog="Example: `uaplib list models`.")
+def list_(what: Annotated[str, typer.Argument(help="models, data or methods.")] = "models") -> None:
+    """List what can be named in the other commands."""
+    check_name("what", what, ("models", "data", "methods"))
+    if what == "models":
+        table = Table("name", "parameters", "test accuracy", "trained by")
+        for name in models.names():
+            card = models.card(name)
+            table.add_row(name, f"{card['parameters']:,}", f"{100 * card['test_accuracy']:.2f} %", card["command"])
+        Console().print(table)
+    else:
+        print("\n".join(data.DATASETS if what == "data" else recipes.METHODS))
+
+
+def _print_json(value: dict) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def main() -> None:
+    """Run the command; bad input ends with exit code 2 and one line instead of a traceback, Ctrl-C with 130."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError) as error:
+        print(f"uaplib: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("uaplib: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,105 @@
+"""Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017): 60,000 training and 10,000 test images of clothes, 28 x 28, grey."""
+
+import gzip
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pooch
+import torch
+from torch import Tensor
+
+from uaplib.files import data_folder
+
+CLASSES = (
+    "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+MEAN, STD = (0.2860,), (0.3530,)  # of the training images
+
+SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
+
+
+class _File(NamedTuple):
+    name: str
+    download_md5: str  # of the compressed file, as its authors publish it
+    content_sha256: str  # of what is inside: Debian compresses the same content another way
+
+
+_FILES = {
+    ("train", "images"): _File(
+        "train-images-idx3-ubyte.gz",
+        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    ),
+    ("train", "labels"): _File(
+        "train-labels-idx1-ubyte.gz",
+        "25c81989df183df01b3e8a0aad5dffbe",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    ),
+    ("test", "images"): _File(
+        "t10k-images-idx3-ubyte.gz",
+        "bef4ecab320f06d8554ea6380940ec79",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    ),
+    ("test", "labels"): _File(
+        "t10k-labels-idx1-ubyte.gz",
+        "bb300cfdad3c16e7a12a480ee83cd310",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+}
+SPLITS = ("train", "test")
+
+
+class Images(NamedTuple):
+    """Images (N, 1, 28, 28), float32 in [0, 1], and their labels (N,), int64."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def folder() -> Path:
+    """Return the folder inside the data folder where the four files are kept."""
+    return data_folder() / "fashion-mnist"
+
+
+def _find(file: _File) -> Path:
+    """Return a copy of the file: from the data folder, Debian's package, or the public download."""
+    cached, system = folder() / file.name, SYSTEM_FOLDER / file.name
+    for candidate in (cached, system):
+        if candidate.exists():
+            return candidate
+    try:
+        path = pooch.retrieve(URL + file.name, known_hash=f"md5:{file.download_md5}", path=folder(), fname=file.name)
+        return Path(path)
+    except Exception as error:  # whatever the network, the disk or a wrong checksum raised, the remedy is the same
+        raise FileNotFoundError(
+            f"Fashion-MNIST's {file.name} was not found. Tried {cached}, {system} and {URL + file.name} ({error}). "
+            "`make data` fetches it; or put the file into the first folder, or install Debian's package "
+            "dataset-fashion-mnist."
+        ) from error
+
+
+def _content(file: _File) -> bytes:
+    """Return the verified content of the file."""
+    path = _find(file)
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (EOFError, OSError, gzip.zlib.error):
+        content = b""
+    if hashlib.sha256(content).hexdigest() != file.content_sha256:
+        raise ValueError(f"{path} is damaged: its content does not have the right SHA-256. Delete it and try again.")
+    return content
+
+
+def load(split: str, first: int | None = None) -> Images:
+    """Load the "train" or "test" split, or its `first` images.
+
+    Raises ValueError for another split or a damaged file, FileNotFoundError when no source has the files.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
+    pixels = np.frombuffer(_content(_FILES[split, "images"]), np.uint8, offset=16).reshape(-1, 1, 28, 28)[:first]
+    labels = np.frombuffer(_content(_FILES[split, "labels"]), np.uint8, offset=8)[:first]
+    return Images(torch.from_numpy(pixels.astype(np.float32) / 255), torch.from_numpy(labels.astype(np.int64)))

@@ -1,0 +1,20 @@
+"""Choosing and naming the device."""
+
+import platform
+
+import torch
+
+
+def best_device() -> torch.device:
+    """Return the first of CUDA, MPS and CPU that is available."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def device_name(device: torch.device | str = "cpu") -> str:
+    """Return the name of an accelerator, or the processor's type, instruction set and number of threads."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"

@@ -1,0 +1,137 @@
+"""Fooling rate and the rest, each proportion with its count and a 95 % Wilson interval."""
+
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import binomtest
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from uaplib.checks import check_images, check_labels, check_model
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A share `count` / `n`. Raises ValueError unless 0 <= count <= n and n > 0."""
+
+    count: int
+    n: int
+
+    def __post_init__(self):
+        """Check the two counts."""
+        if not (self.n > 0 and 0 <= self.count <= self.n):
+            raise ValueError(f"a proportion needs 0 <= count <= n and n > 0, not {self.count} of {self.n}")
+
+    @property
+    def value(self) -> float:
+        """The share, in [0, 1]."""
+        return self.count / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % Wilson score interval (Wilson, 1927), in [0, 1]."""
+        low, high = binomtest(self.count, self.n).proportion_ci(0.95, method="wilson")
+        return float(low), float(high)
+
+    def __str__(self) -> str:
+        """Write percentage, interval and n, for instance '63.2 % [60.2, 66.1], n=1000'."""
+        low, high = self.interval
+        return f"{100 * self.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}], n={self.n}"
+
+
+def share(mask: Tensor) -> Proportion:
+    """Return the share of True in a boolean tensor."""
+    return Proportion(int(mask.sum()), mask.numel())
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    images: Tensor,
+    delta: Tensor | None = None,
+    *,
+    clip: bool = True,
+    batch_size: int = 500,
+    progress: bool = False,
+) -> Tensor:
+    """Return the labels (N,) that `model` gives to `images`, or to `images + delta`.
+
+    images: (N, C, H, W) in [0, 1]. delta: (1, C, H, W), or one perturbation per image. clip: whether the sum is
+    clipped to [0, 1] before the model sees it (the papers evaluate without). Raises ValueError or TypeError for bad
+    images, a model in training mode or on another device, or a delta of another shape.
+    """
+    check_images(images)
+    check_model(model, images)
+    if delta is not None and (delta.shape[1:] != images.shape[1:] or len(delta) not in (1, len(images))):
+        raise ValueError(f"delta of shape {tuple(delta.shape)} does not fit images of shape {tuple(images.shape)}")
+    labels = []
+    for start in tqdm(range(0, len(images), batch_size), desc="predicting", disable=not progress, leave=False):
+        batch = images[start : start + batch_size]
+        if delta is not None:
+            batch = batch + (delta if len(delta) == 1 else delta[start : start + batch_size])
+            batch = batch.clamp(0, 1) if clip else batch
+        labels.append(model(batch).argmax(1))
+    return torch.cat(labels)
+
+
+def fooling_rate(clean_predictions: Tensor, perturbed_predictions: Tensor) -> Proportion:
+    """Return the share of images whose predicted label changes; ground truth plays no part."""
+    return share(clean_predictions != perturbed_predictions)
+
+
+def accuracy(predictions: Tensor, labels: Tensor) -> Proportion:
+    """Return the share of predictions that equal the true labels (clean or adversarial accuracy)."""
+    return share(predictions == labels)
+
+
+def dominant_label(predictions: Tensor) -> tuple[int, Proportion]:
+    """Return the most frequent label and its share."""
+    counts = predictions.bincount()
+    return int(counts.argmax()), Proportion(int(counts.max()), len(predictions))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a perturbation does to a model on labelled images; `clip` says how the two were added."""
+
+    fooling_rate: Proportion
+    clean_accuracy: Proportion
+    adversarial_accuracy: Proportion
+    dominant_label: int
+    dominant_share: Proportion
+    clip: bool
+
+    def as_dict(self) -> dict:
+        """Return JSON-safe values: each proportion as value, interval and n."""
+        fields = vars(self) | {}
+        for name, value in fields.items():
+            if isinstance(value, Proportion):
+                fields[name] = {"value": value.value, "interval": list(value.interval), "n": value.n}
+        return fields
+
+
+def evaluate(
+    model: nn.Module, images: Tensor, labels: Tensor, delta: Tensor, *, clip: bool = True, progress: bool = False
+) -> Evaluation:
+    """Compare the model's predictions with and without `delta`; arguments as in `predict`, labels (N,)."""
+    clean = predict(model, images, progress=progress)
+    with torch.no_grad():
+        check_labels(labels, images, model(images[:1]).shape[1])
+    perturbed = predict(model, images, delta, clip=clip, progress=progress)
+    label, label_share = dominant_label(perturbed)
+    return Evaluation(
+        fooling_rate(clean, perturbed), accuracy(clean, labels), accuracy(perturbed, labels), label, label_share, clip
+    )
+
+
+def norms(perturbations: Tensor, p: float = 2) -> Tensor:
+    """Return the p-norm of each perturbation in a batch (N, C, H, W), of shape (N,)."""
+    return torch.linalg.vector_norm(perturbations.flatten(1), p, dim=1)
+
+
+def rho_adv(images: Tensor, perturbations: Tensor) -> float:
+    """Return the robustness of a classifier: the mean of ||r(x)||_2 / ||x||_2 (DeepFool, eq. 2).
+
+    Both of shape (N, C, H, W); the perturbations are the smallest found for each image.
+    """
+    return (norms(perturbations) / norms(images)).mean().item()

@@ -1,0 +1,26 @@
+"""Normalisation as the first layer of a model, so that perturbations live in pixel space."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalized(nn.Module):
+    """A model that takes images in [0, 1] and normalises them itself: network((x - mean) / std).
+
+    `mean` and `std` hold one number per channel, in units of [0, 1]. Raises ValueError when they differ in length or
+    a standard deviation is not positive.
+    """
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        if len(mean) != len(std) or min(std) <= 0:
+            raise ValueError(f"mean and std need one number per channel and std > 0, not mean={mean}, std={std}")
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (N, K) of images (N, C, H, W) in [0, 1]."""
+        return self.network((images - self.mean) / self.std)

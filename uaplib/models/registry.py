@@ -1,0 +1,62 @@
+"""The registry of named models and their weights."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from uaplib.data import fashion_mnist
+from uaplib.models import minis
+from uaplib.models.normalized import Normalized
+from uaplib.names import check_name
+
+MINIS: dict[str, Callable[[], nn.Module]] = {
+    "caffenet-mini": minis.caffenet_mini,
+    "vgg-f-mini": minis.vgg_f_mini,
+    "googlenet-mini": minis.googlenet_mini,
+    "vgg16-mini": minis.vgg16_mini,
+    "vgg19-mini": minis.vgg19_mini,
+    "resnet-mini": minis.resnet_mini,
+}
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def names() -> list[str]:
+    """Return the names that `load` knows."""
+    return list(MINIS)
+
+
+def weights_file(name: str) -> Path:
+    """Return the path of a model's weights."""
+    return WEIGHTS / f"{check_name('name', name, MINIS)}.safetensors"
+
+
+def card(name: str) -> dict:
+    """Return a model's card: how it was trained, how long that took and how accurate it is."""
+    return json.loads(weights_file(name).with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def build(name: str) -> Normalized:
+    """Return the named network with freshly initialised weights, in training mode."""
+    check_name("name", name, MINIS)
+    return Normalized(MINIS[name](), fashion_mnist.MEAN, fashion_mnist.STD)
+
+
+def load(name: str, device: str | torch.device = "cpu") -> Normalized:
+    """Return the named pretrained model in evaluation mode, its parameters frozen.
+
+    It takes float32 images (N, 1, 28, 28) in [0, 1] and returns logits (N, 10). Raises ValueError for an unknown
+    name (nearest names given) or damaged weights, FileNotFoundError when the weights are missing.
+    """
+    model, path = build(name), weights_file(name)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing. `uaplib train {name}` makes it.")
+    try:
+        model.network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold the weights of {name}: {error}") from error
+    return model.eval().requires_grad_(False).to(device)

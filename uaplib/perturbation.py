@@ -1,0 +1,104 @@
+"""A universal perturbation together with everything needed to know what it is."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from uaplib import provenance
+from uaplib.balls import NormBall
+from uaplib.checks import check_images, check_tensor
+from uaplib.files import write_atomically
+
+_KEY = "uaplib"  # safetensors orders several metadata keys at random; with one key the bytes are stable
+
+
+@dataclass
+class UniversalPerturbation:
+    """One perturbation for all images, with its provenance.
+
+    delta: (1, C, H, W), floating point, in pixel units of [0, 1]. ball: the budget, which delta keeps. source: the
+    name of the model it was crafted on, and source_sha256 the digest of that model's weights. parameters: those of
+    the method. history: one dictionary per pass or checkpoint. Raises ValueError when delta has another shape, is
+    not finite, or exceeds the budget.
+    """
+
+    delta: Tensor
+    ball: NormBall
+    method: str
+    source: str = ""
+    source_sha256: str = ""
+    seed: int | None = None
+    parameters: dict = field(default_factory=dict)
+    history: list[dict] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=provenance.versions)
+    run: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        """Check the perturbation against its budget."""
+        check_tensor("delta", self.delta)
+        if len(self.delta) != 1:
+            raise ValueError(f"delta must have shape (1, C, H, W), not {tuple(self.delta.shape)}")
+        if not self.ball.contains(self.delta, tolerance=1e-5):
+            raise ValueError(f"delta has norm {self.ball.norm(self.delta).item():g}, out of its budget {self.ball}")
+
+    def apply(self, images: Tensor, clip: bool = True) -> Tensor:
+        """Return images + delta, clipped to [0, 1] unless `clip` is False.
+
+        Raises ValueError for images that are not in [0, 1] or of another size (see `resized`).
+        """
+        check_images(images)
+        if images.shape[1:] != self.delta.shape[1:]:
+            raise ValueError(
+                f"delta is {tuple(self.delta.shape[1:])}, images are {tuple(images.shape[1:])}; "
+                "use perturbation.resized(height, width) for another input size"
+            )
+        perturbed = images + self.delta.to(images)
+        return perturbed.clamp(0, 1) if clip else perturbed
+
+    def resized(self, height: int, width: int, mode: str = "bilinear") -> "UniversalPerturbation":
+        """Return a copy for another input size, projected onto the same ball, with the change on record."""
+        delta = self.ball.project(F.interpolate(self.delta, (height, width), mode=mode, antialias=mode != "nearest"))
+        change = {"from": list(self.delta.shape[-2:]), "to": [height, width], "mode": mode}
+        return UniversalPerturbation(**{**vars(self), "delta": delta, "run": {**self.run, "resized": change}})
+
+    def save(self, path: str | Path) -> None:
+        """Write the perturbation as safetensors, atomically; the provenance is its one metadata entry, in JSON.
+
+        Raises OSError when the folder cannot be written or the disk is full, TypeError when a parameter is not
+        JSON-safe.
+        """
+        record = {name: value for name, value in vars(self).items() if name != "delta"}
+        record["ball"] = {name: str(value) for name, value in asdict(self.ball).items()}
+        text = json.dumps(record, sort_keys=True, allow_nan=False)
+        delta = {"delta": self.delta.detach().cpu().contiguous()}
+        write_atomically(Path(path), lambda temporary: save_file(delta, temporary, metadata={_KEY: text}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "UniversalPerturbation":
+        """Read a perturbation written by `save`.
+
+        Raises FileNotFoundError when there is no such file, ValueError when it is truncated, pickled or foreign.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no perturbation at {path}")
+        try:
+            with safe_open(path, framework="pt") as file:
+                record = json.loads((file.metadata() or {})[_KEY])
+                delta = file.get_tensor("delta")
+            record["ball"] = NormBall(**{name: float(value) for name, value in record["ball"].items()})
+            return cls(delta=delta, **record)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not a perturbation written by uaplib, or it is damaged: {error}") from error
+
+
+def noise(ball: NormBall, shape: tuple[int, int, int], seed: int = 0) -> UniversalPerturbation:
+    """Return random noise of shape (C, H, W) that uses the whole budget: the baseline beside every rate."""
+    generator = torch.Generator().manual_seed(seed)
+    return UniversalPerturbation(ball.sample_boundary((1, *shape), generator), ball, method="noise", seed=seed)

@@ -1,0 +1,87 @@
+"""One style for every figure of the book, and the drawings that several chapters share."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from uaplib.metrics import Proportion
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; black is left to text.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+NOISE_COLOUR = "#767676"
+
+
+def style() -> None:
+    """Set the book's matplotlib style; every chapter calls it once."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "figure.facecolor": "white",  # figures stay readable on the dark theme
+            "figure.constrained_layout.use": True,
+            "axes.prop_cycle": plt.cycler(color=COLOURS),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.titlesize": "medium",
+            "grid.alpha": 0.3,
+            "image.cmap": "gray",
+            "legend.frameon": False,
+            "lines.markersize": 4,
+            "savefig.facecolor": "white",
+        }
+    )
+
+
+def show(
+    images: Tensor,
+    titles: Sequence[str] = (),
+    columns: int | None = None,
+    scale: float = 1.1,
+    limits: tuple[float, float] = (0, 1),
+    cmap: str = "gray",
+) -> Figure:
+    """Draw images (N, C, H, W) on a grid of `columns`, each below its title; `limits` are the values at both ends."""
+    columns = columns or len(images)
+    rows = -(-len(images) // columns)
+    height = scale * (1.25 if titles else 1)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * scale, rows * height), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, title in zip(axes.flat, images, list(titles) or [""] * len(images), strict=False):
+        axis.imshow(picture(image), vmin=limits[0], vmax=limits[1], cmap=cmap, interpolation="nearest")
+        axis.set_title(title, fontsize="x-small")
+    return figure
+
+
+def show_perturbations(deltas: Tensor, eps: float, titles: Sequence[str] = (), **layout) -> Figure:
+    """Draw grey perturbations (N, 1, H, W): orange adds light, blue takes it away, white is zero; full at +-eps."""
+    return show(deltas, titles, limits=(-eps, eps), cmap="PuOr_r", **layout)
+
+
+def picture(image: Tensor) -> np.ndarray:
+    """Return one image (C, H, W) as an array that matplotlib draws: (H, W), or (H, W, 3)."""
+    return image.detach().cpu().squeeze(0).numpy() if len(image) == 1 else image.detach().cpu().movedim(0, -1).numpy()
+
+
+def rates(axis: Axes, x: Sequence[float], proportions: Sequence[Proportion], **line) -> None:
+    """Draw proportions in per cent against x, with their 95 % intervals as a band."""
+    (drawn,) = axis.plot(x, [100 * p.value for p in proportions], marker="o", **line)
+    low, high = zip(*(p.interval for p in proportions), strict=True)
+    axis.fill_between(x, [100 * v for v in low], [100 * v for v in high], color=drawn.get_color(), alpha=0.2, lw=0)
+
+
+def matrix(axis: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], unit: str = "%") -> None:
+    """Draw a table of numbers as a heat map with the number in every cell."""
+    axis.imshow(values, cmap="Blues", vmin=0, aspect="auto")
+    axis.grid(False)
+    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+    axis.set_yticks(range(len(rows)), rows)
+    dark = np.nanmax(values) / 2
+    for (row, column), value in np.ndenumerate(values):
+        axis.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value > dark else "black",
+                  fontsize="small")  # fmt: skip
+    axis.set_title(f"{axis.get_title()} ({unit})" if axis.get_title() else "")
