@@ -32,24 +32,30 @@ def check_images(images: Tensor, argument: str = "images") -> None:
 
 
 def check_model(model: nn.Module, images: Tensor) -> None:
-    """Raise unless `model` is in evaluation mode, on the device of `images`, and takes their channels."""
+    """Raise unless `model` is in evaluation mode, of the device and type of `images`, and takes their channels."""
     if any(module.training for module in model.modules()):
         raise ValueError("model is in training mode, where dropout and batch normalisation vary; call model.eval()")
     parameter = next(model.parameters(), None)
     if parameter is not None and parameter.device != images.device:
         raise ValueError(f"images are on {images.device}, the model on {parameter.device}; move one of them")
+    if parameter is not None and parameter.is_floating_point() and parameter.dtype != images.dtype:
+        raise TypeError(f"images are {images.dtype}, the model's parameters {parameter.dtype}; convert one of them")
     convolution = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     if convolution is not None and convolution.in_channels != images.shape[1]:
         raise ValueError(f"the model takes {convolution.in_channels} channels, images have {images.shape[1]}")
 
 
 def check_labels(labels: Tensor, images: Tensor, num_classes: int, argument: str = "labels") -> None:
-    """Raise unless `labels` holds one integer class in 0 ... num_classes - 1 per image."""
-    if labels.shape != images.shape[:1] or labels.is_floating_point():
+    """Raise unless `labels` holds one int64 class in 0 ... num_classes - 1 per image, on the images' device."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"{argument} must be a torch tensor, not {type(labels).__name__}")
+    if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
         raise ValueError(
-            f"{argument} must hold one integer per image, shape ({len(images)},); got {labels.dtype} "
+            f"{argument} must hold one int64 class per image, shape ({len(images)},); got {labels.dtype} "
             f"of shape {tuple(labels.shape)}"
         )
+    if labels.device != images.device:
+        raise ValueError(f"images are on {images.device}, {argument} on {labels.device}; move one of them")
     low, high = labels.aminmax()
     if low < 0 or high >= num_classes:
         raise ValueError(f"{argument} must lie in 0 ... {num_classes - 1}, found {low} ... {high}")

@@ -14,7 +14,9 @@ from uaplib.balls import NormBall
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
 
 
 @app.command(epilog="Example: `uaplib train resnet-mini --seed 0`, or `uaplib train --all`.")

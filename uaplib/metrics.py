@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from uaplib.checks import check_images, check_labels, check_model
+from uaplib.checks import check_images, check_labels, check_model, check_tensor
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,11 @@ def predict(
     """
     check_images(images)
     check_model(model, images)
-    if delta is not None and (delta.shape[1:] != images.shape[1:] or len(delta) not in (1, len(images))):
-        raise ValueError(f"delta of shape {tuple(delta.shape)} does not fit images of shape {tuple(images.shape)}")
+    if delta is not None:
+        check_tensor("delta", delta)
+        if delta.shape[1:] != images.shape[1:] or len(delta) not in (1, len(images)):
+            raise ValueError(f"delta of shape {tuple(delta.shape)} does not fit images of shape {tuple(images.shape)}")
+        delta = delta.to(images)
     labels = []
     for start in tqdm(range(0, len(images), batch_size), desc="predicting", disable=not progress, leave=False):
         batch = images[start : start + batch_size]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -76,8 +76,8 @@ class UniversalPerturbation:
         record = {name: value for name, value in vars(self).items() if name != "delta"}
         record["ball"] = {name: str(value) for name, value in asdict(self.ball).items()}
         text = json.dumps(record, sort_keys=True, allow_nan=False)
-        delta = {"delta": self.delta.detach().cpu().contiguous()}
-        write_atomically(Path(path), lambda temporary: save_file(delta, temporary, metadata={_KEY: text}))
+        content = save({"delta": self.delta.detach().cpu().contiguous()}, metadata={_KEY: text})
+        write_atomically(Path(path), lambda temporary: temporary.write_bytes(content))
 
     @classmethod
     def load(cls, path: str | Path) -> "UniversalPerturbation":

@@ -6,7 +6,6 @@ import platform
 import subprocess
 from pathlib import Path
 
-import torch
 from torch import nn
 
 import uaplib
@@ -25,7 +24,6 @@ def weights_sha256(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
 
 
 def commit() -> str | None:

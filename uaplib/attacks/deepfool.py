@@ -176,7 +176,5 @@ def _margins(logits: Tensor, point: Tensor, classes: Tensor) -> tuple[Tensor, Te
         selectors = torch.eye(rivals, dtype=margins.dtype, device=margins.device)[:, None].expand(-1, count, -1)
         (gradients,) = torch.autograd.grad(margins, point, selectors, is_grads_batched=True)
         return margins.detach(), gradients.transpose(0, 1)
-    gradients = [
-        torch.autograd.grad(margins[:, k].sum(), point, retain_graph=k < rivals - 1)[0] for k in range(rivals)
-    ]
+    gradients = [torch.autograd.grad(margins[:, k].sum(), point, retain_graph=k < rivals - 1)[0] for k in range(rivals)]
     return margins.detach(), torch.stack(gradients, dim=1)

@@ -1,0 +1,42 @@
+# Each target is a thin line over a documented command; see CONTRIBUTING.md.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+
+.PHONY: book test update data lock clean
+
+book: .venv/ready data ## execute what changed, render the book, print the page to open
+	$(BIN)/python -m uaplib.pipeline book
+
+test: .venv/ready .venv/peers data ## lint, then unit, conformance, notebook and book tests; skips are listed at the end
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+		--nbval-lax --nbval-current-env --nbval-cell-timeout 300 tests notebooks
+
+update: .venv/ready data ## execute what changed and write the outputs back into notebooks/
+	$(BIN)/python -m uaplib.pipeline update
+
+data: .venv/ready ## make sure that the data sets are there
+	$(BIN)/python -m uaplib.pipeline data
+
+lock: .venv/ready ## resolve pyproject.toml anew into requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra book --extra test --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
+
+clean: ## remove what was built; .venv stays
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+
+# uv installs the lock in a third of pip's time. The project itself is installed last, editable.
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.9
+	@echo "installing the locked environment (about 5 GB with torch's CUDA build)"
+	$(UV) --require-hashes -r requirements.lock
+	$(UV) --no-deps --no-build-isolation --editable .
+	touch $@
+
+# The peers' own requirements are out of date or not needed, so they come without.
+.venv/peers: .venv/ready requirements-peers.txt
+	$(UV) --no-deps -r requirements-peers.txt
+	touch $@

@@ -1,0 +1,95 @@
+"""Every attack and metric leaves the model, the images and the random generator as they were."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from uaplib import metrics
+from uaplib.attacks import deepfool, fgsm, iterated_fgsm, uap
+from uaplib.balls import NormBall
+
+CALLS = {
+    "fgsm": lambda model, x: fgsm(model, x, 0.1),
+    "iterated_fgsm": lambda model, x: iterated_fgsm(model, x, 0.1, step=0.05, steps=2),
+    "deepfool": lambda model, x: deepfool(model, x).perturbations,
+    "deepfool-linf": lambda model, x: deepfool(model, x, p=math.inf, convention="matlab").perturbations,
+    "uap": lambda model, x: uap(model, x, NormBall(2, 0.3), max_passes=1).delta,
+    "predict": lambda model, x: metrics.predict(model, x),
+    "evaluate": lambda model, x: metrics.evaluate(model, x, model(x).argmax(1), torch.zeros_like(x[:1])),
+}
+everything = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+@pytest.fixture
+def images(blobs):
+    return blobs[0][:12].clone()
+
+
+@everything
+@pytest.mark.parametrize("frozen", [True, False])
+def test_parameters_modes_and_gradients_stay(call, frozen, model, images):
+    model.requires_grad_(not frozen)
+    before = copy.deepcopy(model.state_dict())
+    call(model, images)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(p.requires_grad is not frozen and p.grad is None for p in model.parameters())
+    assert not any(m.training for m in model.modules())
+
+
+@everything
+def test_a_gradient_that_was_there_stays(call, model, images):
+    model(images).sum().backward()
+    before = [p.grad.clone() for p in model.parameters()]
+    call(model, images)
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), before, strict=True))
+
+
+@everything
+def test_hooks_stay(call, model, images):
+    def hook(*arguments):
+        return None
+
+    model.network[0].register_forward_hook(hook)
+    call(model, images)
+    hooks = [len(m._forward_hooks) + len(m._backward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    assert sum(hooks) == 1
+
+
+@everything
+def test_the_global_generator_and_the_gradient_mode_stay(call, model, images):
+    state = torch.get_rng_state()
+    call(model, images)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.is_grad_enabled()
+
+
+@everything
+def test_the_images_stay(call, model, images):
+    before = images.clone()
+    call(model, images)
+    assert torch.equal(images, before)
+
+
+@everything
+def test_the_result_is_the_same_under_no_grad(call, model, images):
+    expected = call(model, images)
+    with torch.no_grad():
+        found = call(model, images)
+    assert found == expected if isinstance(expected, metrics.Evaluation) else torch.equal(found, expected)
+
+
+@everything
+def test_images_that_require_gradients_are_taken_as_they_are(call, model, images):
+    if call in (CALLS["predict"], CALLS["evaluate"]):
+        pytest.skip("these return no tensor that could carry a graph")
+    result = call(model, images.requires_grad_())
+    assert not result.requires_grad
+    assert images.grad is None
+
+
+@everything
+def test_the_same_call_gives_the_same_bits(call, model, images):
+    first, second = call(model, images), call(model, images)
+    assert first == second if isinstance(first, metrics.Evaluation) else torch.equal(first, second)

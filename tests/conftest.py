@@ -1,0 +1,74 @@
+"""Fixtures shared by the tests: a small trained network in double precision, and a part of Fashion-MNIST."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import nn
+from torch.nn import functional as F
+
+from uaplib import models
+from uaplib.data import fashion_mnist
+
+CLASSES = 5
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def blobs():
+    """120 float64 images (1, 12, 12) well inside [0, 1] and their labels: five patterns under noise."""
+    generator = torch.Generator().manual_seed(1)
+    patterns = torch.rand(CLASSES, 1, 12, 12, generator=generator, dtype=torch.float64)
+    labels = torch.arange(CLASSES).repeat(24)
+    noise = torch.rand(len(labels), 1, 12, 12, generator=generator, dtype=torch.float64)
+    return 0.2 + 0.6 * (0.35 * patterns[labels] + 0.65 * noise), labels
+
+
+@pytest.fixture(scope="session")
+def _trained(blobs):
+    images, labels = blobs
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            nn.Conv2d(1, 6, 3, stride=2, padding=1), nn.Softplus(),
+            nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.Softplus(),
+            nn.Flatten(), nn.Linear(72, CLASSES),
+        )  # fmt: skip
+        model = models.Normalized(network, [0.5], [0.25]).double()
+        for _ in range(150):
+            loss = F.cross_entropy(model(images), labels)
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            with torch.no_grad():
+                for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                    parameter -= 0.1 * gradient
+    return model.eval()
+
+
+@pytest.fixture
+def model(_trained):
+    """A smooth network for `blobs`, in evaluation mode; its parameters still require gradients."""
+    return copy.deepcopy(_trained)
+
+
+@pytest.fixture(scope="session")
+def clothes():
+    """The first 2000 test images of Fashion-MNIST and their labels."""
+    try:
+        return fashion_mnist.load("test", 2000)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def no_data(monkeypatch, tmp_path):
+    """No source of Fashion-MNIST: empty folders, no network."""
+
+    def unreachable(*arguments, **keywords):
+        raise OSError("the network is unreachable")
+
+    monkeypatch.setenv("UAPLIB_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(fashion_mnist, "SYSTEM_FOLDER", tmp_path / "system")
+    monkeypatch.setattr(fashion_mnist.pooch, "retrieve", unreachable)
+    return tmp_path / "data"

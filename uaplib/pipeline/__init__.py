@@ -1,0 +1,1 @@
+"""Executing, normalising and rendering the book; needs the extra `book` and a checkout."""
