@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: book test update data lock clean
+.PHONY: book test update artifacts data lock clean
 
 book: .venv/ready data ## execute what changed, render the book, print the page to open
 	$(BIN)/python -m uaplib.pipeline book
@@ -16,6 +16,9 @@ test: .venv/ready .venv/peers data ## lint, then unit, conformance, notebook and
 
 update: .venv/ready data ## execute what changed and write the outputs back into notebooks/
 	$(BIN)/python -m uaplib.pipeline update
+
+artifacts: .venv/ready data ## craft what chapters load and is missing or out of date
+	$(BIN)/uaplib craft --all
 
 data: .venv/ready ## make sure that the data sets are there
 	$(BIN)/python -m uaplib.pipeline data

@@ -36,10 +36,11 @@ def train(
         _print_json(run(each, seed=seed, epochs=epochs, threads=threads))
 
 
-@app.command(epilog="Example: `uaplib craft uap --model resnet-mini --eps-255 24 --images 100 --out uap.safetensors`.")
+@app.command(epilog="Example: `uaplib craft uap --model vgg16-mini --eps-255 28 --images 100 --out uap.safetensors`.")
 def craft(
-    method: Annotated[str, typer.Argument(help=f"One of: {', '.join(recipes.METHODS)}.")],
-    model: Annotated[str, typer.Option(help="The network to craft on.")] = "resnet-mini",
+    method: Annotated[str, typer.Argument(help=f"One of: {', '.join(recipes.METHODS)}.")] = "",
+    every: Annotated[bool, typer.Option("--all", help="Craft what the book's chapters load and is not there.")] = False,
+    model: Annotated[str, typer.Option(help="The network to craft on.")] = recipes.CHAPTER_MODEL,
     eps_255: Annotated[float | None, typer.Option(min=0, help="An l-infinity budget, in 255ths.")] = None,
     eps_l2: Annotated[float | None, typer.Option(min=0, help="An l2 budget, in units of [0, 1].")] = None,
     images: Annotated[int, typer.Option(min=1, max=60000, help="Number of crafting images.")] = 100,
@@ -49,11 +50,21 @@ def craft(
     out: Annotated[Path | None, typer.Option(help="Default: artifacts/ and a name made of the parameters.")] = None,
 ) -> None:
     """Craft a universal perturbation. Ctrl-C keeps the work done; the same command goes on from there."""
+    if every == bool(method):
+        raise ValueError("name one method, or say --all")
+    if every:
+        for recipe in recipes.book():
+            if recipe.find(recipes.ARTIFACTS) is None:
+                _craft(recipe, recipes.ARTIFACTS / f"{recipe.name}.safetensors")
+        return
     if (eps_255 is None) == (eps_l2 is None):
         raise ValueError("give one budget: --eps-255 or --eps-l2")
     ball = recipes.linf(eps_255) if eps_255 is not None else NormBall(2, eps_l2)
     recipe = recipes.Recipe(method, model, ball, images, seed, passes, target_rate)
-    path = out or Path("artifacts") / f"{recipe.name}.safetensors"
+    _craft(recipe, out or Path("artifacts") / f"{recipe.name}.safetensors")
+
+
+def _craft(recipe: recipes.Recipe, path: Path) -> None:
     checkpoint = path.with_name(path.name + ".part")
     recipe.craft(progress=True, checkpoint=checkpoint).save(path)
     checkpoint.unlink(missing_ok=True)

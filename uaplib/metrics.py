@@ -79,12 +79,18 @@ def predict(
 
 def fooling_rate(clean_predictions: Tensor, perturbed_predictions: Tensor) -> Proportion:
     """Return the share of images whose predicted label changes; ground truth plays no part."""
-    return share(clean_predictions != perturbed_predictions)
+    return share(_agree(clean_predictions, perturbed_predictions).logical_not())
 
 
 def accuracy(predictions: Tensor, labels: Tensor) -> Proportion:
     """Return the share of predictions that equal the true labels (clean or adversarial accuracy)."""
-    return share(predictions == labels)
+    return share(_agree(predictions, labels))
+
+
+def _agree(labels: Tensor, others: Tensor) -> Tensor:
+    if labels.shape != others.shape:
+        raise ValueError(f"labels of shape {tuple(labels.shape)} and {tuple(others.shape)} are not of the same images")
+    return labels == others
 
 
 def dominant_label(predictions: Tensor) -> tuple[int, Proportion]:

@@ -94,7 +94,7 @@ class UniversalPerturbation:
                 delta = file.get_tensor("delta")
             record["ball"] = NormBall(**{name: float(value) for name, value in record["ball"].items()})
             return cls(delta=delta, **record)
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} is not a perturbation written by uaplib, or it is damaged: {error}") from error
 
 

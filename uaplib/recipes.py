@@ -15,7 +15,7 @@ from uaplib.perturbation import UniversalPerturbation
 
 METHODS = ("noise", "uap")
 HELD_OUT_IMAGES = 2000
-_TRACKED = Path(__file__).parents[1] / "artifacts"  # exists in a checkout of the book, not in an installed package
+ARTIFACTS = Path(__file__).parents[1] / "artifacts"  # exists in a checkout of the book, not in an installed package
 
 
 @dataclass(frozen=True)
@@ -65,22 +65,51 @@ class Recipe:
             progress=progress,
         )
 
+    def find(self, folder: Path) -> UniversalPerturbation | None:
+        """Return the artifact in `folder`, or None when it is missing or was made from other weights."""
+        path = folder / f"{self.name}.safetensors"
+        if not path.exists():
+            return None
+        found = UniversalPerturbation.load(path)
+        today = self.method == "noise" or found.source_sha256 == provenance.weights_sha256(models.load(self.model))
+        return found if today else None
+
     def load_or_craft(self) -> UniversalPerturbation:
-        """Return the artifact if it is there and was made from today's weights; else craft it and keep it."""
-        digest = provenance.weights_sha256(models.load(self.model))
+        """Return the artifact, from the checkout or from the data folder; where there is none, craft and keep it."""
         kept = data_folder() / "artifacts"
-        for folder in (_TRACKED, kept):
-            path = folder / f"{self.name}.safetensors"
-            if path.exists():
-                found = UniversalPerturbation.load(path)
-                if self.method == "noise" or found.source_sha256 == digest:
-                    return found
+        for folder in (ARTIFACTS, kept):
+            if found := self.find(folder):
+                return found
         crafted = self.craft()
         try:
             crafted.save(kept / f"{self.name}.safetensors")
         except OSError as error:
             warnings.warn(f"the perturbation could not be kept for the next run: {error}", stacklevel=2)
         return crafted
+
+
+SIZES = (50, 100, 500, 1000, 4000)
+BUDGETS_255 = (4, 8, 12, 16, 20, 24, 28, 32, 40, 48)
+SEEDS = 5
+CHAPTER_MODEL, CHAPTER_EPS_255, CHAPTER_EPS_L2 = "vgg16-mini", 28, 2.0
+
+
+def uap_study(
+    model: str = CHAPTER_MODEL, eps_255: float = CHAPTER_EPS_255, eps_l2: float = CHAPTER_EPS_L2, seed: int = 0
+) -> dict[str, list[Recipe]]:
+    """Return the recipes of the chapter on UAPs, by the question that each list answers."""
+    ball = linf(eps_255)
+    return {
+        "budgets": [Recipe("uap", model, linf(budget), seed=seed) for budget in BUDGETS_255],
+        "sizes": [Recipe("uap", model, ball, images=size, seed=seed) for size in SIZES],
+        "seeds": [Recipe("uap", model, ball, seed=seed + k) for k in range(SEEDS)],
+        "norms": [Recipe("uap", model, ball, seed=seed), Recipe("uap", model, NormBall(2, eps_l2), seed=seed)],
+    }
+
+
+def book() -> list[Recipe]:
+    """Return every recipe that the book's chapters load with their default parameters, once."""
+    return list(dict.fromkeys(recipe for recipes in uap_study().values() for recipe in recipes))
 
 
 def linf(eps_255: float) -> NormBall:

@@ -93,6 +93,7 @@ def deepfool(
         outputs = model(images[:1]).shape[1]
     if labels is not None:
         check_labels(labels, images, outputs)
+    images = images.detach()
     step = LinearStep(p, min(num_classes, outputs), overshoot, max_iterations, CONVENTIONS[convention], clip)
     parts = []
     with tqdm(total=len(images), desc="DeepFool", unit="image", disable=not progress, leave=False) as bar:
@@ -171,10 +172,11 @@ def _margins(logits: Tensor, point: Tensor, classes: Tensor) -> tuple[Tensor, Te
     with torch.enable_grad():
         chosen = logits.gather(1, classes)
         margins = chosen[:, 1:] - chosen[:, :1]
+        sums = margins.sum(0).unbind()
     count, rivals = margins.shape
     if count <= _VECTORISED_IMAGES:
         selectors = torch.eye(rivals, dtype=margins.dtype, device=margins.device)[:, None].expand(-1, count, -1)
         (gradients,) = torch.autograd.grad(margins, point, selectors, is_grads_batched=True)
         return margins.detach(), gradients.transpose(0, 1)
-    gradients = [torch.autograd.grad(margins[:, k].sum(), point, retain_graph=k < rivals - 1)[0] for k in range(rivals)]
+    gradients = [torch.autograd.grad(sums[k], point, retain_graph=k < rivals - 1)[0] for k in range(rivals)]
     return margins.detach(), torch.stack(gradients, dim=1)

@@ -48,7 +48,9 @@ def iterated_fgsm(
     if targeted and labels is None:
         raise ValueError("a targeted attack needs labels: the class that each image is to become")
     ball = NormBall(math.inf, eps)
-    adversarial = images.detach()
+    if steps < 1 or not step >= 0:
+        raise ValueError(f"steps must be at least 1 and step at least 0, not {steps} and {step}")
+    images = adversarial = images.detach()
     for _ in range(steps):
         point = adversarial.clone().requires_grad_()
         with torch.enable_grad():

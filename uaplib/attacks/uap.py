@@ -57,11 +57,13 @@ def uap(
     """
     check_images(images)
     check_model(model, images)
-    if not 0 < target_rate <= 1 or max_passes < 1 or max_iterations < 3:
+    if not 0 < target_rate <= 1 or max_passes < 1 or max_iterations < 3 or num_classes < 2 or not overshoot >= 0:
         raise ValueError(
-            "target_rate must lie in (0, 1], max_passes be at least 1 and max_iterations at least 3, "
-            f"not {target_rate}, {max_passes} and {max_iterations}"
+            "target_rate must lie in (0, 1], max_passes be at least 1, max_iterations at least 3, num_classes at "
+            "least 2 and overshoot at least 0, "
+            f"not {target_rate}, {max_passes}, {max_iterations}, {num_classes} and {overshoot}"
         )
+    images = images.detach()
     parameters = {
         "images": len(images), "images_sha256": hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest(),
         "target_rate": target_rate, "max_passes": max_passes, "num_classes": num_classes, "overshoot": overshoot,
@@ -93,7 +95,8 @@ class _Run:
             p=2,
             num_classes=min(parameters["num_classes"], outputs),
             overshoot=parameters["overshoot"],
-            max_iterations=parameters["max_iterations"],
+            # A step is kept only if at most this many iterations found it, so DeepFool need not go on.
+            max_iterations=parameters["max_iterations"] - 2,
             convention=CONVENTIONS["universal"],
         )
         self.sets = {"crafting": (images, labels)} | ({"held_out": held_out} if held_out else {})
@@ -103,11 +106,11 @@ class _Run:
         self.clean = {name: predict(model, data) for name, (data, _) in self.sets.items()}
         self.delta = torch.zeros_like(images[:1])
         self.passes, self.position, self.accepted, self.seconds = 0, 0, 0, 0.0
-        self.history = [self.measure()]
+        self.history = [self.measure(0)]
 
-    def measure(self) -> dict:
-        """The history's entry for the present perturbation."""
-        entry = {"pass": self.passes, "accepted": self.accepted}
+    def measure(self, passes: int) -> dict:
+        """The history's entry for the present perturbation, after so many passes."""
+        entry = {"pass": passes, "accepted": self.accepted}
         for name, (data, truth) in self.sets.items():
             labels = predict(self.model, data, self.delta, clip=self.clip)
             entry[f"{name}_fooling_rate"] = fooling_rate(self.clean[name], labels).value
@@ -139,9 +142,8 @@ class _Run:
                 bar.update(visited)
         finally:
             self.seconds += time.perf_counter() - started
-        self.passes, self.position = self.passes + 1, 0
-        self.history.append(self.measure())
-        self.accepted = 0
+        history = [*self.history, self.measure(self.passes + 1)]  # first: an interrupt here loses nothing
+        self.passes, self.position, self.accepted, self.history = self.passes + 1, 0, 0, history
         bar.set_postfix(fooling=f"{self.history[-1]['crafting_fooling_rate']:.3f}")
 
     def visit(self, block: Tensor) -> int:
@@ -155,8 +157,8 @@ class _Run:
         with torch.no_grad():
             fooled = self.model(perturbed).argmax(1) != self.clean["crafting"][block]
         for position in (~fooled).nonzero().flatten().tolist():
-            step, iterations, *_ = self.deepfool.attack(self.model, perturbed[position : position + 1], None)
-            if iterations < self.deepfool.max_iterations - 1:
+            step, _, label, new_label = self.deepfool.attack(self.model, perturbed[position : position + 1], None)
+            if new_label != label:
                 self.advance(position + 1, self.ball.project(self.delta + step), self.accepted + 1)
                 return position + 1
         self.advance(len(block), self.delta, self.accepted)
@@ -187,7 +189,8 @@ class _Run:
             return
         saved = UniversalPerturbation.load(checkpoint)
         mine, theirs = (
-            (asdict(p.ball), p.source_sha256, p.seed, p.parameters, p.delta.dtype) for p in (self.result(), saved)
+            (asdict(p.ball), p.source_sha256, p.seed, p.parameters, p.delta.dtype, p.history[0])
+            for p in (self.result(), saved)
         )
         if mine != theirs:
             raise ValueError(f"{checkpoint} belongs to a run with other arguments; delete it or name another file")

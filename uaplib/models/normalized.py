@@ -15,7 +15,7 @@ class Normalized(nn.Module):
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        if len(mean) != len(std) or min(std) <= 0:
+        if not 0 < len(mean) == len(std) or min(std) <= 0:
             raise ValueError(f"mean and std need one number per channel and std > 0, not mean={mean}, std={std}")
         self.network = network
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))

@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from torch import Tensor
@@ -20,6 +21,7 @@ CLASSES = ("Ankle boot", "Dress", "Bag", "Coat", "Trouser", "Sneaker")  # of the
 
 _BACKGROUND, _FRAME, _TEXT = "#11151f", "#3a4256", "#e6e9f0"  # a dark card, which suits a white and a black page
 _RIGHT, _WRONG = "#4fd1a1", "#ff7a59"
+_COLOURS = LinearSegmentedColormap.from_list("glow", ["#9a80ff", "#4d38ad", "#171a28", "#b0590f", "#ffa047"])
 _WIDTH, _HEIGHT = 12.0, 5.8  # inches, and units of the drawing
 _TILE, _STEP_X, _STEP_Y = 1.3, 1.62, 1.78
 
@@ -41,7 +43,9 @@ def make_hero(path: str | Path, recipe: Recipe = RECIPE) -> Figure:
     _tiles(axis, perturbation.apply(images), perturbed, _WIDTH - 0.42 - _STEP_X - _TILE, top, _WRONG)
     for x, sign in ((3.88, "+"), (8.12, "=")):
         axis.text(x, 2.9, sign, color=_TEXT, fontsize=38, ha="center", va="center", fontweight="light")
-    write_atomically(Path(path), lambda temporary: figure.savefig(temporary, format="png", dpi=130, facecolor=_BACKGROUND))
+    write_atomically(
+        Path(path), lambda temporary: figure.savefig(temporary, format="png", dpi=130, facecolor=_BACKGROUND)
+    )
     return figure
 
 
@@ -66,22 +70,26 @@ def _tiles(axis: Axes, images: Tensor, labels: list[str], left: float, top: floa
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         x, y = left + _STEP_X * (number % 2), top - _TILE - _STEP_Y * (number // 2)
         _picture(axis, image, (x, y, _TILE), cmap="gray", limits=(0, 1))
-        axis.text(x + _TILE / 2, y - 0.2, label, color=colour, fontsize=14, ha="center", va="center", fontweight="bold")
+        axis.text(
+            x + _TILE / 2, y - 0.2, label, color=colour, fontsize=16.5, ha="center", va="center", fontweight="bold"
+        )
 
 
 def _perturbation(axis: Axes, delta: Tensor, eps: float, left: float, bottom: float, size: float) -> None:
-    """Draw the perturbation, large, in the colours of `uaplib.plots.show_perturbations`."""
+    """Draw the perturbation, large: orange adds light, violet takes it away, dark is zero."""
     glow = FancyBboxPatch(
         (left, bottom), size, size, boxstyle="round,pad=0.12,rounding_size=0.14", fc="#ffffff10", ec="#ffffff28", lw=1
     )
     axis.add_patch(glow)
-    _picture(axis, delta[0], (left, bottom, size), cmap="PuOr_r", limits=(-eps, eps))
+    _picture(axis, delta[0], (left, bottom, size), cmap=_COLOURS, limits=(-eps, eps))
     axis.text(
-        left + size / 2, bottom - 0.42, "one perturbation for all", color=_TEXT, fontsize=15, ha="center", va="center"
+        left + size / 2, bottom - 0.42, "one perturbation for all", color=_TEXT, fontsize=16.5, ha="center", va="center"
     )
 
 
-def _picture(axis: Axes, image: Tensor, place: tuple[float, float, float], cmap: str, limits: tuple[float, float]) -> None:
+def _picture(
+    axis: Axes, image: Tensor, place: tuple[float, float, float], cmap: str | Colormap, limits: tuple[float, float]
+) -> None:
     x, y, size = place
     extent = (x, x + size, y, y + size)
     low, high = limits

@@ -1,0 +1,49 @@
+"""The gradients of all classes at once against one backward pass a class; batches against single images."""
+
+import importlib
+import math
+import warnings
+
+import pytest
+import torch
+
+from uaplib import models
+from uaplib.attacks import deepfool
+
+module = importlib.import_module("uaplib.attacks.deepfool")  # the package's attribute of this name is the function
+both_norms = pytest.mark.parametrize("p", [2, math.inf])
+
+
+def assert_equal(a, b, **tolerance):
+    torch.testing.assert_close(a.perturbations, b.perturbations, **tolerance)
+    assert torch.equal(a.iterations, b.iterations)
+    assert torch.equal(a.new_labels, b.new_labels)
+
+
+@both_norms
+@pytest.mark.parametrize("convention", module.CONVENTIONS)
+def test_vectorised_gradients_equal_the_loops(model, blobs, p, convention, monkeypatch):
+    results = []
+    for limit in (0, 1000):
+        monkeypatch.setattr(module, "_VECTORISED_IMAGES", limit)
+        results.append(deepfool(model, blobs[0][:20], p=p, convention=convention))
+    assert_equal(*results, rtol=1e-9, atol=1e-12)
+
+
+@both_norms
+@pytest.mark.parametrize("name", models.names())
+def test_vectorised_gradients_equal_the_loops_in_every_mini(clothes, name, p, monkeypatch):
+    mini, images, results = models.load(name).double(), clothes.images[:3].double(), []
+    for limit in (0, 1000):
+        monkeypatch.setattr(module, "_VECTORISED_IMAGES", limit)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # torch warns where it cannot vectorise an operation
+            results.append(deepfool(mini, images, p=p))
+    assert_equal(*results, rtol=1e-7, atol=1e-10)
+
+
+@both_norms
+@pytest.mark.parametrize("size", [1, 7, 9])
+def test_the_size_of_batches_does_not_matter(model, blobs, p, size):
+    images = blobs[0][:20]
+    assert_equal(deepfool(model, images, p=p), deepfool(model, images, p=p, batch_size=size), rtol=1e-9, atol=1e-12)

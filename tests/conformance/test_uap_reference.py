@@ -1,0 +1,70 @@
+"""UAP against a sequential port of the authors' loop, and the fast path against the slow one."""
+
+import math
+
+import pytest
+import torch
+
+from uaplib import models
+from uaplib.attacks import uap
+from uaplib.balls import NormBall
+
+from . import reference
+
+BALLS = [NormBall(2, 0.4), NormBall(2, 1.0), NormBall(math.inf, 0.03), NormBall(math.inf, 0.1)]
+
+
+def orders(seed, count, passes):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randperm(count, generator=generator).tolist() for _ in range(passes)]
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=str)
+@pytest.mark.parametrize("seed", [0, 5])
+def test_the_authors_loop(model, blobs, ball, seed):
+    images = blobs[0][::3]
+    found = uap(model, images, ball, seed=seed, max_passes=3, target_rate=1.0, clip=False)
+    delta, rates = reference.uap(
+        model, images, orders(seed, len(images), 3), p=ball.p, eps=ball.eps, target_rate=1.0
+    )
+    torch.testing.assert_close(found.delta, delta, rtol=0, atol=1e-5)
+    assert [entry["crafting_fooling_rate"] for entry in found.history] == rates
+
+
+def test_the_authors_stop_at_the_target_rate(model, blobs):
+    images, ball = blobs[0][::3], NormBall(2, 1.0)
+    found = uap(model, images, ball, max_passes=4, target_rate=0.5, clip=False)
+    delta, rates = reference.uap(model, images, orders(0, 40, 4), p=2, eps=1.0, target_rate=0.5)
+    assert len(rates) < 5
+    assert [entry["crafting_fooling_rate"] for entry in found.history] == rates
+    torch.testing.assert_close(found.delta, delta, rtol=0, atol=1e-5)
+
+
+def test_steps_that_the_authors_throw_away(model, blobs):
+    images, ball = blobs[0][::3], NormBall(2, 1.0)
+    arguments = {"num_classes": 3, "overshoot": 1e-5, "max_iterations": 3}
+    found = uap(model, images, ball, max_passes=2, target_rate=1.0, clip=False, **arguments)
+    delta, rates = reference.uap(model, images, orders(0, 40, 2), p=2, eps=1.0, target_rate=1.0, **arguments)
+    assert 0 < found.history[1]["accepted"] < 35  # some were kept, some not
+    assert [entry["crafting_fooling_rate"] for entry in found.history] == rates
+    torch.testing.assert_close(found.delta, delta, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("ball", [NormBall(2, 3.0), NormBall(math.inf, 24 / 255)], ids=str)
+def test_a_pretrained_network_in_single_precision(clothes, ball):
+    mini, images = models.load("resnet-mini"), clothes.images[:12]
+    found = uap(mini, images, ball, max_passes=1, target_rate=1.0, clip=False)
+    delta, rates = reference.uap(mini, images, orders(0, 12, 1), p=ball.p, eps=ball.eps, target_rate=1.0)
+    torch.testing.assert_close(found.delta, delta, rtol=0, atol=1e-4)
+    assert [entry["crafting_fooling_rate"] for entry in found.history] == rates
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=str)
+@pytest.mark.parametrize("clip", [True, False])
+def test_screening_in_blocks_equals_visiting_one_by_one(model, blobs, ball, clip, monkeypatch):
+    images = blobs[0][::2]
+    fast = uap(model, images, ball, max_passes=2, target_rate=1.0, clip=clip)
+    monkeypatch.setattr("uaplib.attacks.uap._LONGEST_SCREEN", 1)
+    slow = uap(model, images, ball, max_passes=2, target_rate=1.0, clip=clip)
+    assert torch.equal(fast.delta, slow.delta)
+    assert fast.history == slow.history

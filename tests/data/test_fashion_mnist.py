@@ -1,0 +1,168 @@
+import gzip
+import hashlib
+import http.server
+import threading
+
+import pytest
+import torch
+
+from uaplib.data import DATASETS, fashion_mnist
+
+
+def test_shapes_types_and_range(clothes):
+    assert clothes.images.shape == (2000, 1, 28, 28)
+    assert clothes.images.dtype == torch.float32
+    assert (clothes.images.min(), clothes.images.max()) == (0, 1)
+    assert clothes.labels.dtype == torch.int64
+    assert sorted(clothes.labels.unique().tolist()) == list(range(len(fashion_mnist.CLASSES)))
+
+
+def test_the_whole_splits_and_their_statistics(clothes):
+    train, test = fashion_mnist.load("train"), fashion_mnist.load("test")
+    assert (len(train.images), len(train.labels), len(test.images), len(test.labels)) == (60000, 60000, 10000, 10000)
+    assert train.images.double().mean().item() == pytest.approx(fashion_mnist.MEAN[0], abs=5e-5)
+    assert train.images.double().std().item() == pytest.approx(fashion_mnist.STD[0], abs=5e-5)
+    assert train.labels.bincount().tolist() == [6000] * 10
+    assert torch.equal(test.images[:2000], clothes.images)
+
+
+def test_the_first_test_image_is_an_ankle_boot(clothes):
+    assert fashion_mnist.CLASSES[clothes.labels[0]] == "Ankle boot"
+
+
+def test_the_data_set_is_registered():
+    assert DATASETS["fashion-mnist"] is fashion_mnist
+
+
+def test_an_unknown_split():
+    with pytest.raises(ValueError, match=r"split must be one of \('train', 'test'\), not 'val'"):
+        fashion_mnist.load("val")
+
+
+def test_without_any_source_the_message_says_what_was_tried_and_what_to_do(no_data):
+    with pytest.raises(FileNotFoundError) as caught:
+        fashion_mnist.load("test")
+    name = "t10k-images-idx3-ubyte.gz"
+    for part in (no_data / "fashion-mnist" / name, fashion_mnist.SYSTEM_FOLDER / name, fashion_mnist.URL + name,
+                 "the network is unreachable", "`make data`"):  # fmt: skip
+        assert str(part) in str(caught.value)
+
+
+@pytest.fixture
+def copies(monkeypatch, tmp_path):
+    """A tiny data set in place of the real one: the content of the test split by file name."""
+    images, labels = bytes(16) + bytes(range(256)) * 49 + bytes(1 * 784), bytes(8) + bytes(range(17))
+    files, contents = {}, {}
+    for kind, content in {"images": images, "labels": labels}.items():
+        name, packed = f"{kind}.gz", gzip.compress(content, mtime=0)
+        files["test", kind] = fashion_mnist._File(
+            name, hashlib.md5(packed).hexdigest(), hashlib.sha256(content).hexdigest()
+        )
+        contents[name] = packed
+    monkeypatch.setattr(fashion_mnist, "_FILES", files)
+    monkeypatch.setattr(fashion_mnist, "SYSTEM_FOLDER", tmp_path / "system")
+    monkeypatch.setenv("UAPLIB_DATA", str(tmp_path / "data"))
+    return contents
+
+
+def put(folder, contents):
+    folder.mkdir(parents=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server on this machine in place of the public download; maps file names to contents."""
+    served = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            content = served.get(self.path.lstrip("/"))
+            self.send_response(404 if content is None else 200)
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        monkeypatch.setattr(fashion_mnist, "URL", f"http://127.0.0.1:{listening.server_port}/")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield served
+        listening.shutdown()
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    monkeypatch.setattr(fashion_mnist.pooch, "retrieve", lambda *a, **k: pytest.fail("the network was asked"))
+
+
+def check_tiny(data):
+    assert data.images.shape == (17, 1, 28, 28)
+    assert data.images[0].flatten()[:256].tolist() == pytest.approx([k / 255 for k in range(256)])
+    assert data.labels.tolist() == list(range(17))
+
+
+@pytest.mark.parametrize("place", ["data/fashion-mnist", "system"])
+def test_a_local_copy_is_used_without_the_network(copies, no_network, tmp_path, place):
+    put(tmp_path / place, copies)
+    check_tiny(fashion_mnist.load("test"))
+    assert len(fashion_mnist.load("test", 3).images) == len(fashion_mnist.load("test", 3).labels) == 3
+
+
+def test_the_data_folder_comes_before_the_systems(copies, no_network, tmp_path):
+    put(tmp_path / "data" / "fashion-mnist", copies)
+    put(tmp_path / "system", {name: b"damaged" for name in copies})
+    check_tiny(fashion_mnist.load("test"))
+
+
+def test_a_download_is_checked_and_kept(copies, server, tmp_path, monkeypatch):
+    server.update(copies)
+    check_tiny(fashion_mnist.load("test"))
+    assert {p.name: p.read_bytes() for p in (tmp_path / "data" / "fashion-mnist").iterdir()} == copies
+    server.clear()
+    check_tiny(fashion_mnist.load("test"))
+
+
+@pytest.mark.parametrize("content", [b"<html>log in to the hotel's network</html>", b"", gzip.compress(b"other")])
+def test_a_corrupted_download_is_refused_and_nothing_is_left(copies, server, tmp_path, content):
+    server.update(dict.fromkeys(copies, content))
+    with pytest.raises(FileNotFoundError, match="images.gz was not found. Tried .*hash.*`make data`"):
+        fashion_mnist.load("test")
+    assert [p for p in (tmp_path / "data").rglob("*") if p.is_file()] == []
+
+
+def test_a_missing_download_is_told(copies, server):
+    with pytest.raises(FileNotFoundError, match="Tried .*404.*`make data`"):
+        fashion_mnist.load("test")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-9], lambda c: c[: len(c) // 2], lambda c: b"", lambda c: b"text", lambda c: gzip.compress(b"x"),
+               lambda c: c[:30] + bytes([c[30] ^ 1]) + c[31:]], ids=["end cut", "half", "empty", "text", "other", "one bit"],
+)  # fmt: skip
+def test_a_damaged_file_in_the_data_folder_is_named(copies, no_network, tmp_path, damage):
+    put(tmp_path / "data" / "fashion-mnist", {name: damage(content) for name, content in copies.items()})
+    with pytest.raises(ValueError, match=r"data/fashion-mnist/images.gz is damaged: .*SHA-256. Delete it and try again"):
+        fashion_mnist.load("test")
+
+
+def test_a_full_disk_while_downloading_is_told_and_nothing_is_left(copies, server, tmp_path, monkeypatch):
+    def full(*arguments, **keywords):
+        raise OSError(28, "No space left on device")
+
+    server.update(copies)
+    monkeypatch.setattr("shutil.move", full)
+    with pytest.raises(FileNotFoundError, match="No space left on device"):
+        fashion_mnist.load("test")
+    assert [p for p in (tmp_path / "data").rglob("*") if p.is_file()] == []
+
+
+def test_a_data_folder_that_cannot_be_made_is_told(copies, server, tmp_path, monkeypatch):
+    server.update(copies)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("UAPLIB_DATA", str(tmp_path / "file" / "data"))
+    with pytest.raises(FileNotFoundError, match="was not found. Tried "):
+        fashion_mnist.load("test")

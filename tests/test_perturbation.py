@@ -1,0 +1,230 @@
+import errno
+import json
+import math
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from uaplib.balls import NormBall
+from uaplib.perturbation import UniversalPerturbation, noise
+
+BALL = NormBall(math.inf, 10 / 255)
+
+
+@pytest.fixture
+def perturbation():
+    delta = BALL.sample((1, 3, 8, 8), torch.Generator().manual_seed(0))
+    return UniversalPerturbation(delta, BALL, "uap", source="vgg16-mini", source_sha256="ab", seed=3,
+                                 parameters={"clip": True, "rate": 0.1}, history=[{"pass": 0, "rate": 1 / 3}],
+                                 run={"commit": None})  # fmt: skip
+
+
+def images(value, channels=3):
+    return torch.full((2, channels, 8, 8), value)
+
+
+@given(value=st.floats(0, 1, width=32), seed=st.integers(0, 99), eps=st.floats(0, 1))
+def test_the_clipped_sum_stays_in_range_and_within_the_budget(value, seed, eps):
+    perturbation = noise(NormBall(math.inf, eps), (3, 8, 8), seed)
+    applied = perturbation.apply(images(value))
+    assert 0 <= applied.min()
+    assert applied.max() <= 1
+    assert (applied - images(value)).abs().max() <= eps + 1e-6
+
+
+def test_the_unclipped_sum_is_the_sum(perturbation):
+    assert torch.equal(perturbation.apply(images(1.0), clip=False), 1 + perturbation.delta.expand(2, -1, -1, -1))
+
+
+def test_images_of_another_size_get_the_remedy(perturbation):
+    with pytest.raises(ValueError, match=r"delta is \(3, 8, 8\), images are \(1, 8, 8\); use perturbation.resized"):
+        perturbation.apply(images(0.5, channels=1))
+
+
+def test_images_out_of_range_are_refused(perturbation):
+    with pytest.raises(ValueError, match=r"images must lie in \[0, 1\]"):
+        perturbation.apply(images(2.0))
+
+
+@pytest.mark.parametrize(
+    ("delta", "error", "message"),
+    [
+        (torch.zeros(3, 8, 8), ValueError, "delta must have four dimensions"),
+        (torch.zeros(2, 3, 8, 8), ValueError, r"delta must have shape \(1, C, H, W\), not \(2, 3, 8, 8\)"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.int64), TypeError, "delta must be floating point"),
+        (torch.full((1, 3, 8, 8), math.nan), ValueError, "delta contains NaN"),
+        (torch.full((1, 3, 8, 8), 0.04), ValueError, "delta has norm 0.04, out of its budget l∞ ≤ 10/255"),
+    ],
+)
+def test_a_bad_delta_is_refused(delta, error, message):
+    with pytest.raises(error, match=message):
+        UniversalPerturbation(delta, BALL, "uap")
+
+
+@given(p=st.sampled_from([2, math.inf]), height=st.integers(1, 30), mode=st.sampled_from(["bilinear", "bicubic", "nearest"]))
+def test_resizing_keeps_the_budget_and_is_recorded(p, height, mode):
+    ball = NormBall(p, 0.1)
+    resized = noise(ball, (1, 8, 8)).resized(height, 9, mode=mode)
+    assert resized.delta.shape == (1, 1, height, 9)
+    assert ball.contains(resized.delta, tolerance=1e-5)
+    assert resized.run["resized"] == {"from": [8, 8], "to": [height, 9], "mode": mode}
+
+
+def test_resizing_leaves_the_original_alone(perturbation):
+    perturbation.resized(4, 4)
+    assert perturbation.delta.shape == (1, 3, 8, 8)
+    assert "resized" not in perturbation.run
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_what_is_saved_is_loaded(perturbation, tmp_path, dtype):
+    perturbation.delta = perturbation.delta.to(dtype)
+    perturbation.save(tmp_path / "v")
+    loaded = UniversalPerturbation.load(tmp_path / "v")
+    assert torch.equal(loaded.delta, perturbation.delta)
+    assert loaded.delta.dtype == dtype
+    assert {**vars(loaded), "delta": 0} == {**vars(perturbation), "delta": 0}
+
+
+@given(p=st.sampled_from([2, math.inf]), eps=st.floats(0, 1e6))
+def test_the_budget_survives_the_file_bit_for_bit(p, eps, tmp_path_factory):
+    path = tmp_path_factory.mktemp("ball") / "v"
+    UniversalPerturbation(torch.zeros(1, 1, 2, 2), NormBall(p, eps), "uap").save(path)
+    assert UniversalPerturbation.load(path).ball == NormBall(p, eps)
+
+
+def test_the_same_perturbation_gives_the_same_file(perturbation, tmp_path):
+    for name in "ab":
+        perturbation.save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_tensor_that_needs_gradients_or_is_a_view_is_saved(tmp_path):
+    delta = torch.zeros(1, 8, 8, 3).permute(0, 3, 1, 2).requires_grad_()
+    UniversalPerturbation(delta, BALL, "uap").save(tmp_path / "v")
+    assert UniversalPerturbation.load(tmp_path / "v").delta.shape == (1, 3, 8, 8)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"there is no perturbation at {tmp_path / 'v'}"):
+        UniversalPerturbation.load(tmp_path / "v")
+
+
+class Malicious:
+    def __reduce__(self):
+        return pytest.fail, ("the pickle was executed",)
+
+
+def pickled(path):
+    path.write_bytes(pickle.dumps(Malicious()))
+
+
+def torch_saved(path):
+    torch.save({"delta": torch.zeros(1, 1, 2, 2), "x": Malicious()}, path)
+
+
+def foreign(path):
+    save_file({"delta": torch.zeros(1, 1, 2, 2)}, path)
+
+
+def foreign_metadata(path):
+    save_file({"delta": torch.zeros(1, 1, 2, 2)}, path, metadata={"uaplib": "not json"})
+
+
+def unknown_field(path):
+    record = {"ball": {"p": "2.0", "eps": "1.0"}, "method": "uap", "colour": "red"}
+    save_file({"delta": torch.zeros(1, 1, 2, 2)}, path, metadata={"uaplib": json.dumps(record)})
+
+
+def a_ball_of_text(path):
+    record = {"ball": "l2", "method": "uap"}
+    save_file({"delta": torch.zeros(1, 1, 2, 2)}, path, metadata={"uaplib": json.dumps(record)})
+
+
+def out_of_budget(path):
+    record = {"ball": {"p": "2.0", "eps": "1.0"}, "method": "uap"}
+    save_file({"delta": torch.ones(1, 1, 2, 2)}, path, metadata={"uaplib": json.dumps(record)})
+
+
+def another_tensor(path):
+    record = {"ball": {"p": "2.0", "eps": "1.0"}, "method": "uap"}
+    save_file({"v": torch.zeros(1, 1, 2, 2)}, path, metadata={"uaplib": json.dumps(record)})
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def text(path):
+    path.write_text("a perturbation" * 50)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [pickled, torch_saved, foreign, foreign_metadata, unknown_field, a_ball_of_text, out_of_budget, another_tensor,
+     empty, text],
+)  # fmt: skip
+def test_another_kind_of_file_is_refused(tmp_path, write):
+    write(tmp_path / "v")
+    with pytest.raises(ValueError, match="v is not a perturbation written by uaplib, or it is damaged"):
+        UniversalPerturbation.load(tmp_path / "v")
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
+def test_a_truncated_file_is_refused(perturbation, tmp_path, kept):
+    perturbation.save(tmp_path / "v")
+    content = (tmp_path / "v").read_bytes()
+    (tmp_path / "v").write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(ValueError, match="it is damaged"):
+        UniversalPerturbation.load(tmp_path / "v")
+
+
+def test_a_full_disk_raises_oserror_and_leaves_nothing(perturbation, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        perturbation.save(tmp_path / "v")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes")
+def test_a_disk_that_fills_up_while_writing_raises_oserror_and_leaves_nothing(tmp_path):
+    program = f"""
+import resource
+from uaplib.balls import NormBall
+from uaplib.perturbation import noise
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    noise(NormBall(2, 1), (3, 50, 50)).save({str(tmp_path / "v")!r})
+except OSError as error:
+    print("refused", error.errno)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == f"refused {errno.EFBIG}\n", done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("value", "error"), [(object(), TypeError), (math.nan, ValueError)])
+def test_a_parameter_that_json_cannot_hold_is_refused_and_nothing_is_left(perturbation, tmp_path, value, error):
+    perturbation.parameters["x"] = value
+    with pytest.raises(error):
+        perturbation.save(tmp_path / "v")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("p", [2, math.inf])
+def test_noise_uses_the_whole_budget_and_repeats(p):
+    ball = NormBall(p, 0.3)
+    first, second, other = noise(ball, (1, 8, 8)), noise(ball, (1, 8, 8)), noise(ball, (1, 8, 8), seed=1)
+    assert ball.norm(first.delta).item() == pytest.approx(0.3)
+    assert torch.equal(first.delta, second.delta)
+    assert not torch.equal(first.delta, other.delta)
+    assert first.method == "noise"
