@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: book test update artifacts data lock clean
+.PHONY: book test update artifacts hero data lock clean
 
 book: .venv/ready data ## execute what changed, render the book, print the page to open
 	$(BIN)/python -m uaplib.pipeline book
@@ -19,6 +19,9 @@ update: .venv/ready data ## execute what changed and write the outputs back into
 
 artifacts: .venv/ready data ## craft what chapters load and is missing or out of date
 	$(BIN)/uaplib craft --all
+
+hero: .venv/ready data ## draw the front page's picture anew
+	$(BIN)/python -m uaplib.pipeline hero
 
 data: .venv/ready ## make sure that the data sets are there
 	$(BIN)/python -m uaplib.pipeline data

@@ -27,7 +27,8 @@ def blobs():
 
 
 @pytest.fixture(scope="session")
-def _trained(blobs):
+def trained(blobs):
+    """The network that `model` copies; tests that use it must leave it as it is."""
     images, labels = blobs
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -47,9 +48,9 @@ def _trained(blobs):
 
 
 @pytest.fixture
-def model(_trained):
+def model(trained):
     """A smooth network for `blobs`, in evaluation mode; its parameters still require gradients."""
-    return copy.deepcopy(_trained)
+    return copy.deepcopy(trained)
 
 
 @pytest.fixture(scope="session")

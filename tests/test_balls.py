@@ -125,6 +125,8 @@ def test_p_may_be_text():
     assert NormBall("inf", 0.1) == NormBall(math.inf, 0.1)
 
 
-@pytest.mark.parametrize(("ball", "text"), [(NormBall(math.inf, 10 / 255), "l∞ ≤ 10/255"), (NormBall(2, 1.5), "l2 ≤ 1.5")])
+@pytest.mark.parametrize(
+    ("ball", "text"), [(NormBall(math.inf, 10 / 255), "l∞ ≤ 10/255"), (NormBall(2, 1.5), "l2 ≤ 1.5")]
+)
 def test_a_ball_prints_as_the_book_writes_it(ball, text):
     assert str(ball) == text

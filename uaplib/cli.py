@@ -66,7 +66,11 @@ def craft(
 
 def _craft(recipe: recipes.Recipe, path: Path) -> None:
     checkpoint = path.with_name(path.name + ".part")
-    recipe.craft(progress=True, checkpoint=checkpoint).save(path)
+    try:
+        recipe.craft(progress=True, checkpoint=checkpoint).save(path)
+    except KeyboardInterrupt:
+        print("uaplib: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
     checkpoint.unlink(missing_ok=True)
     print(path)
 
@@ -81,6 +85,8 @@ def evaluate(
     """Measure a perturbation on Fashion-MNIST's test images, and print the result as JSON."""
     perturbation = UniversalPerturbation.load(file)
     name = model or perturbation.source
+    if not name:
+        raise ValueError(f"{file} was not crafted on a network; name one with --model")
     test = data.fashion_mnist.load("test", images)
     result = metrics.evaluate(models.load(name), *test, perturbation.delta, clip=clip, progress=True)
     _print_json({"perturbation": str(file), "model": name, **result.as_dict()})
@@ -105,12 +111,9 @@ def _print_json(value: dict) -> None:
 
 
 def main() -> None:
-    """Run the command; bad input ends with exit code 2 and one line instead of a traceback, Ctrl-C with 130."""
+    """Run the command; bad input ends with exit code 2 and one line instead of a traceback."""
     try:
         app()
     except (ValueError, TypeError, OSError) as error:
         print(f"uaplib: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("uaplib: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)

@@ -44,7 +44,8 @@ class Recipe:
         budget = f"l2_{self.ball.eps:g}" if self.ball.p == 2 else f"linf{self.ball.eps * 255:g}"
         if self.method == "noise":
             return f"noise-{budget}-s{self.seed}"
-        return f"{self.method}-{self.model}-{budget}-n{self.images}-p{self.max_passes}-s{self.seed}"
+        target = "" if self.target_rate == 1 else f"-t{self.target_rate:g}"
+        return f"{self.method}-{self.model}-{budget}-n{self.images}-p{self.max_passes}{target}-s{self.seed}"
 
     def craft(self, progress: bool = False, checkpoint: Path | None = None) -> UniversalPerturbation:
         """Run the recipe."""

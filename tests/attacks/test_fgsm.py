@@ -52,12 +52,12 @@ def test_the_loss_rises_and_a_targeted_step_lowers_the_targets(model, blobs):
 
 
 @given(eps=st.floats(0, 1), steps=st.integers(1, 4), ratio=st.floats(0.1, 3), clip=st.booleans())
-def test_the_budget_and_the_range_are_kept(_trained, blobs, eps, steps, ratio, clip):
+def test_the_budget_and_the_range_are_kept(trained, blobs, eps, steps, ratio, clip):
     images = blobs[0][:4]
-    adversarial = iterated_fgsm(_trained, images, eps, step=ratio * eps, steps=steps, clip=clip)
+    adversarial = iterated_fgsm(trained, images, eps, step=ratio * eps, steps=steps, clip=clip)
     assert (adversarial - images).abs().max() <= eps + 1e-12
     if clip:
-        assert 0 <= adversarial.min()
+        assert adversarial.min() >= 0
         assert adversarial.max() <= 1
 
 

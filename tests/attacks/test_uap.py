@@ -32,9 +32,9 @@ def test_it_fools_more_than_noise_of_the_same_budget(model, images):
 
 @given(p=st.sampled_from([2, math.inf]), share=st.floats(0.01, 1), seed=st.integers(0, 99), clip=st.booleans())
 @settings(max_examples=12)
-def test_the_budget_is_kept_and_the_history_complete(_trained, blobs, p, share, seed, clip):
+def test_the_budget_is_kept_and_the_history_complete(trained, blobs, p, share, seed, clip):
     ball = NormBall(p, share if p == 2 else 0.1 * share)
-    found = uap(_trained, blobs[0][:20], ball, seed=seed, clip=clip, max_passes=2, target_rate=1.0)
+    found = uap(trained, blobs[0][:20], ball, seed=seed, clip=clip, max_passes=2, target_rate=1.0)
     assert ball.contains(found.delta, tolerance=1e-12)
     assert [entry["pass"] for entry in found.history] == list(range(len(found.history)))
     assert found.history[0]["crafting_fooling_rate"] == 0
@@ -122,8 +122,10 @@ def test_the_record_says_what_was_run(model, images):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"target_rate": 0}, {"target_rate": 1.1}, {"target_rate": math.nan}, {"max_passes": 0}, {"max_iterations": 2},
-            {"num_classes": 1}, {"overshoot": -0.1}, {"overshoot": math.nan}]
+    "bad",
+    [{"target_rate": 0}, {"target_rate": 1.1}, {"target_rate": math.nan}, {"max_passes": 0}, {"max_iterations": 2},
+     {"num_classes": 1}, {"overshoot": -0.1}, {"overshoot": math.nan}],
+    ids=str,
 )  # fmt: skip
 def test_bad_numbers_are_named(model, images, bad):
     with pytest.raises(ValueError, match=next(iter(bad))):

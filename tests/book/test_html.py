@@ -14,7 +14,7 @@ from uaplib import attacks
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
 OWN = CONFIG["repository"]["url"].removeprefix("https://github.com/")
 COLAB = f"https://colab.research.google.com/github/{OWN}/blob/{CONFIG['repository']['branch']}/"
-GENERATED = {"genindex", "py-modindex", "search", "index"}  # pages that are in no table of contents
+GENERATED = {"genindex", "py-modindex", "prf-prf", "search", "index"}  # pages that are in no table of contents
 
 
 @pytest.fixture(params=PAGES)
@@ -36,8 +36,15 @@ def test_jupyter_book_1():
     assert importlib.metadata.version("jupyter-book").startswith("1.")
 
 
+def test_builds_without_a_warning(build):
+    log = (build / "build.log").read_text(encoding="utf-8")
+    assert [line for line in log.splitlines() if "WARNING" in line or "ERROR" in line] == []
+    assert log.splitlines()[0] == "0", log[-3000:]
+
+
 def test_pages_are_those_of_the_table_of_contents(html):
-    built = {str(path.relative_to(html).with_suffix("")) for path in html.rglob("*.html")}
+    names = [path.relative_to(html).with_suffix("").as_posix() for path in html.rglob("*.html")]
+    built = {name for name in names if not name.startswith("_static/")}
     assert built - GENERATED == set(PAGES)
 
 
@@ -47,20 +54,29 @@ def test_every_chapter_is_in_the_table_of_contents():
 
 def test_page_has_content(page, html, article):
     assert (html / f"{page}.html").stat().st_size > 15_000
-    assert len(article.get_text().split()) > (20 if page == "book/status" else 100)
+    assert len(article.get_text().split()) > (10 if page == "book/status" else 100)
 
 
 def test_language_and_title(soup):
     assert soup.html["lang"] == "en"
-    assert len(soup.find_all("h1")) == 1
-    assert "Universal Adversarial Perturbations" in soup.title.get_text() or soup.title.get_text().strip()
+    assert len(soup.find("article").find_all("h1")) == 1
+    assert CONFIG["title"].lower() in soup.title.get_text().lower()
 
 
 def test_first_page_leads_to_the_introduction(html):
     assert "book/intro.html" in (html / "index.html").read_text(encoding="utf-8")
 
 
-def test_links_inside_the_book_resolve(page, html, soups, soup):
+@pytest.fixture(scope="module")
+def anchors(soups):
+    """The names that a link may point at, for each page."""
+    return {
+        path: {element[key] for key in ("id", "name") for element in soup.find_all(attrs={key: True})}
+        for path, soup in soups.items()
+    }
+
+
+def test_links_inside_the_book_resolve(page, html, anchors, soup):
     here, dead = html / f"{page}.html", []
     for element in soup.find_all(["a", "img", "link", "script", "source"]):
         address = element.get("href") or element.get("src")
@@ -69,13 +85,9 @@ def test_links_inside_the_book_resolve(page, html, soups, soup):
         parts = urlsplit(address)
         target = (here.parent / unquote(parts.path)).resolve() if parts.path else here
         target = target / "index.html" if target.is_dir() else target
-        if not target.exists() or (parts.fragment and not has_anchor(soups.get(target), unquote(parts.fragment))):
+        if not target.exists() or (parts.fragment and unquote(parts.fragment) not in anchors[target]):
             dead.append(address)
     assert dead == []
-
-
-def has_anchor(soup, name: str) -> bool:
-    return soup is not None and bool(soup.find(id=name) or soup.find(attrs={"name": name}))
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)

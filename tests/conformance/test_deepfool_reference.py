@@ -31,9 +31,7 @@ def assert_equal(found, steps, tolerance):
 def test_the_small_network(model, blobs, p, convention, overshoot):
     images = blobs[0][:40]
     found = deepfool(model, images, p=p, convention=convention, overshoot=overshoot)
-    steps = [
-        reference.deepfool(model, x[None], p=p, overshoot=overshoot, **CONVENTIONS[convention]) for x in images
-    ]
+    steps = [reference.deepfool(model, x[None], p=p, overshoot=overshoot, **CONVENTIONS[convention]) for x in images]
     assert_equal(found, steps, {"rtol": 1e-9, "atol": 1e-12})
 
 
@@ -60,9 +58,7 @@ def test_few_classes(model, blobs, p):
 def test_the_iteration_limit(model, blobs, p):
     images = blobs[0][:20]
     found = deepfool(model, images, p=p, overshoot=0.0, convention="universal", max_iterations=2)
-    steps = [
-        reference.deepfool(model, x[None], p=p, overshoot=0.0, margin=0.0, max_iterations=2) for x in images
-    ]
+    steps = [reference.deepfool(model, x[None], p=p, overshoot=0.0, margin=0.0, max_iterations=2) for x in images]
     assert_equal(found, steps, {"rtol": 1e-8, "atol": 1e-12})
 
 

@@ -1,5 +1,6 @@
 """UAP against a sequential port of the authors' loop, and the fast path against the slow one."""
 
+import importlib
 import math
 
 import pytest
@@ -24,9 +25,7 @@ def orders(seed, count, passes):
 def test_the_authors_loop(model, blobs, ball, seed):
     images = blobs[0][::3]
     found = uap(model, images, ball, seed=seed, max_passes=3, target_rate=1.0, clip=False)
-    delta, rates = reference.uap(
-        model, images, orders(seed, len(images), 3), p=ball.p, eps=ball.eps, target_rate=1.0
-    )
+    delta, rates = reference.uap(model, images, orders(seed, len(images), 3), p=ball.p, eps=ball.eps, target_rate=1.0)
     torch.testing.assert_close(found.delta, delta, rtol=0, atol=1e-5)
     assert [entry["crafting_fooling_rate"] for entry in found.history] == rates
 
@@ -64,7 +63,8 @@ def test_a_pretrained_network_in_single_precision(clothes, ball):
 def test_screening_in_blocks_equals_visiting_one_by_one(model, blobs, ball, clip, monkeypatch):
     images = blobs[0][::2]
     fast = uap(model, images, ball, max_passes=2, target_rate=1.0, clip=clip)
-    monkeypatch.setattr("uaplib.attacks.uap._LONGEST_SCREEN", 1)
+    module = importlib.import_module("uaplib.attacks.uap")  # the package's attribute of this name is the function
+    monkeypatch.setattr(module, "_LONGEST_SCREEN", 1)
     slow = uap(model, images, ball, max_passes=2, target_rate=1.0, clip=clip)
     assert torch.equal(fast.delta, slow.delta)
     assert fast.history == slow.history

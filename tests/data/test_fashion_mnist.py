@@ -114,7 +114,7 @@ def test_a_local_copy_is_used_without_the_network(copies, no_network, tmp_path, 
 
 def test_the_data_folder_comes_before_the_systems(copies, no_network, tmp_path):
     put(tmp_path / "data" / "fashion-mnist", copies)
-    put(tmp_path / "system", {name: b"damaged" for name in copies})
+    put(tmp_path / "system", dict.fromkeys(copies, b"damaged"))
     check_tiny(fashion_mnist.load("test"))
 
 
@@ -139,13 +139,22 @@ def test_a_missing_download_is_told(copies, server):
         fashion_mnist.load("test")
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda c: c[:-9], lambda c: c[: len(c) // 2], lambda c: b"", lambda c: b"text", lambda c: gzip.compress(b"x"),
-               lambda c: c[:30] + bytes([c[30] ^ 1]) + c[31:]], ids=["end cut", "half", "empty", "text", "other", "one bit"],
-)  # fmt: skip
+DAMAGES = {
+    "end cut": lambda content: content[:-9],
+    "half": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "text": lambda content: b"text",
+    "another file": lambda content: gzip.compress(b"x"),
+    "one bit": lambda content: content[:30] + bytes([content[30] ^ 1]) + content[31:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_file_in_the_data_folder_is_named(copies, no_network, tmp_path, damage):
     put(tmp_path / "data" / "fashion-mnist", {name: damage(content) for name, content in copies.items()})
-    with pytest.raises(ValueError, match=r"data/fashion-mnist/images.gz is damaged: .*SHA-256. Delete it and try again"):
+    with pytest.raises(
+        ValueError, match=r"data/fashion-mnist/images.gz is damaged: .*SHA-256. Delete it and try again"
+    ):
         fashion_mnist.load("test")
 
 

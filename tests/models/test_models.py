@@ -34,16 +34,23 @@ def test_normalized_refuses_bad_statistics(mean, std):
 
 
 def test_the_six_networks():
-    assert models.names() == ["caffenet-mini", "vgg-f-mini", "googlenet-mini", "vgg16-mini", "vgg19-mini", "resnet-mini"]
+    assert models.names() == [
+        "caffenet-mini",
+        "vgg-f-mini",
+        "googlenet-mini",
+        "vgg16-mini",
+        "vgg19-mini",
+        "resnet-mini",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("name", "millions"),
-    [("caffenet-mini", 0.239), ("vgg-f-mini", 0.163), ("googlenet-mini", 0.174), ("vgg16-mini", 0.356),
-     ("vgg19-mini", 0.467), ("resnet-mini", 0.310)],
+    ("name", "number"),
+    [("caffenet-mini", 192842), ("vgg-f-mini", 165626), ("googlenet-mini", 167286), ("vgg16-mini", 356410),
+     ("vgg19-mini", 467194), ("resnet-mini", 390858)],
 )  # fmt: skip
-def test_the_number_of_parameters(name, millions):
-    assert sum(p.numel() for p in registry.build(name).parameters()) / 1e6 == pytest.approx(millions, abs=6e-4)
+def test_the_number_of_parameters(name, number):
+    assert sum(p.numel() for p in registry.build(name).parameters()) == number
 
 
 @pytest.mark.parametrize(("name", "convolutions"), [("vgg16-mini", 13), ("vgg19-mini", 16)])
@@ -88,7 +95,7 @@ def test_the_card_tells_the_truth(name, clothes):
     assert card["name"] == name
     assert card["parameters"] == sum(p.numel() for p in model.parameters())
     found = metrics.accuracy(metrics.predict(model, clothes.images), clothes.labels).value
-    assert found == pytest.approx(card["test_accuracy"], abs=0.012)  # two standard deviations with 2000 images
+    assert found == pytest.approx(card["test_accuracy"], abs=0.018)  # three standard deviations of 2000 images
     assert card["command"].startswith(f"uaplib train {name} --seed {card['seed']}")
 
 
@@ -121,7 +128,9 @@ def test_an_unknown_name_gets_suggestions(function):
 
 def test_missing_weights_get_the_command_that_makes_them(monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
-    with pytest.raises(FileNotFoundError, match="vgg16-mini.safetensors is missing. `uaplib train vgg16-mini` makes it"):
+    with pytest.raises(
+        FileNotFoundError, match="vgg16-mini.safetensors is missing. `uaplib train vgg16-mini` makes it"
+    ):
         models.load("vgg16-mini")
 
 

@@ -14,6 +14,7 @@ from uaplib.files import write_text
 from uaplib.pipeline import status
 from uaplib.pipeline.execute import ExecutionError, chapters, execute
 from uaplib.pipeline.fetch import fetch_with_apt
+from uaplib.pipeline.hero import make_hero
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 ROOT = Path.cwd()
@@ -66,6 +67,12 @@ def update(
             result, records[notebook.stem] = execute(notebook, BUILD / "executed", ROOT)
             _copy_if_changed(result, notebook)
     _write_status(ROOT / "book", [records[stem] for stem in known if stem in records])
+
+
+@app.command()
+def hero() -> None:
+    """Draw the picture on the front page anew, from the artifact it shows."""
+    make_hero(ROOT / "book" / "_static" / "hero.png")
 
 
 def _execute_all() -> list[dict]:

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from uaplib.pipeline.normalise import normalise, problems
+
+ROOT = Path("/somewhere/book")
+
+
+def code(source="1 + 1", outputs=(), **metadata):
+    return new_code_cell(source, id=f"cell-{len(source)}", outputs=list(outputs), execution_count=7, metadata=metadata)
+
+
+def text(value):
+    return new_output("stream", name="stdout", text=value)
+
+
+def normalised(*cells, **metadata):
+    return normalise(new_notebook(cells=list(cells), metadata=metadata), ROOT)
+
+
+def test_timings_and_notes_of_papermill_go():
+    notebook = normalised(code(papermill={"duration": 1}, tags=["kept"]), papermill={"start_time": "today"})
+    assert "papermill" not in notebook.metadata
+    assert notebook.cells[0].metadata == {"tags": ["kept"]}
+
+
+def test_figure_metadata_stays():
+    figure = {"figure": {"caption": "A figure", "name": "fig-a"}}
+    assert normalised(code(mystnb=figure)).cells[0].metadata.mystnb == figure
+
+
+def test_injected_parameters_go():
+    notebook = normalised(code("a = 1", tags=["parameters"]), code("a = 2", tags=["injected-parameters"]))
+    assert [cell.source for cell in notebook.cells] == ["a = 1"]
+
+
+def test_cells_are_counted_from_one():
+    output = new_output("execute_result", {"text/plain": "2"}, execution_count=7)
+    notebook = normalised(code(), new_markdown_cell("between"), code(outputs=[output]))
+    assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"] == [1, 2]
+    assert notebook.cells[2].outputs[0].execution_count == 2
+
+
+def test_how_text_was_cut_does_not_matter():
+    assert normalised(code(outputs=[text("a"), text("b\n")])) == normalised(code(outputs=[text("ab\n")]))
+
+
+def test_two_streams_stay_apart():
+    error = new_output("stream", name="stderr", text="b")
+    assert len(normalised(code(outputs=[text("a"), error])).cells[0].outputs) == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (f"wrote {ROOT}/artifacts/a", "wrote ./artifacts/a"),
+        (f"{Path.home()}/.cache", "~/.cache"),
+        ("<object at 0x7f3a12345678>", "<object at 0x...>"),
+    ],
+)
+def test_paths_and_addresses_go(before, after):
+    result = new_output("execute_result", {"text/plain": before}, execution_count=1)
+    first, second = normalised(code(outputs=[text(before)]), code(outputs=[result])).cells
+    assert first.outputs[0].text == after
+    assert second.outputs[0].data["text/plain"] == after
+
+
+def test_widgets_go():
+    widget = new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "bar"})
+    notebook = normalised(code(outputs=[widget]), widgets={"state": {}})
+    assert list(notebook.cells[0].outputs[0].data) == ["text/plain"]
+    assert "widgets" not in notebook.metadata
+
+
+def test_normalising_twice_changes_nothing():
+    once = normalised(code(outputs=[text(f"{ROOT} 0x7f3a12345678"), text("b")]), code())
+    written = nbformat.writes(once)
+    assert nbformat.writes(normalise(once, ROOT)) == written
+
+
+def test_problems_names_errors_and_cells_that_did_not_run():
+    failed = code(outputs=[new_output("error", ename="ValueError", evalue="no", traceback=[])])
+    unrun = new_code_cell("2 + 2")
+    assert problems(new_notebook(cells=[code(), failed, unrun])) == [
+        "cell 1 raised ValueError: no",
+        "cell 2 was not executed",
+    ]

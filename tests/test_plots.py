@@ -1,0 +1,63 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+
+from uaplib import plots
+from uaplib.metrics import Proportion
+
+
+@pytest.fixture(autouse=True)
+def headless():
+    with plt.rc_context():
+        plt.switch_backend("agg")
+        plots.style()
+        yield
+        plt.close("all")
+
+
+def test_the_style_is_the_books():
+    assert plt.rcParams["figure.facecolor"] == "white"
+    assert plt.rcParams["axes.prop_cycle"].by_key()["color"] == list(plots.COLOURS)
+
+
+def test_images_on_a_grid_with_titles():
+    figure = plots.show(torch.rand(5, 1, 4, 4), titles=list("abcde"), columns=3)
+    drawn = [axis for axis in figure.axes if axis.images]
+    assert len(figure.axes) == 6
+    assert [axis.get_title() for axis in drawn] == list("abcde")
+    assert drawn[0].images[0].get_clim() == (0, 1)
+
+
+def test_colour_images_keep_their_channels():
+    image = torch.rand(3, 4, 5)
+    assert np.array_equal(plots.picture(image), image.movedim(0, -1).numpy())
+    assert plots.picture(image[:1]).shape == (4, 5)
+
+
+def test_perturbations_are_drawn_around_zero():
+    figure = plots.show_perturbations(torch.zeros(1, 1, 2, 2), eps=0.1)
+    assert figure.axes[0].images[0].get_clim() == (-0.1, 0.1)
+
+
+def test_rates_are_drawn_in_per_cent_with_their_band():
+    _, axis = plt.subplots()
+    proportions = [Proportion(10, 100), Proportion(50, 100)]
+    plots.rates(axis, [1, 2], proportions, label="UAP")
+    assert axis.lines[0].get_ydata().tolist() == [10, 50]
+    band = axis.collections[0]
+    low, high = (100 * v for v in proportions[0].interval)
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.min() == pytest.approx(low)
+    assert high in [pytest.approx(h) for h in heights]
+    assert to_hex(band.get_facecolor()[0][:3]) == to_hex(axis.lines[0].get_color())
+
+
+def test_a_matrix_has_a_number_in_every_cell():
+    _, axis = plt.subplots()
+    axis.set_title("fooling")
+    plots.matrix(axis, np.array([[1.2, 90.0], [45.4, 3.0]]), ["a", "b"], ["c", "d"])
+    assert [text.get_text() for text in axis.texts] == ["1", "90", "45", "3"]
+    assert axis.get_title() == "fooling (%)"
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["c", "d"]
