@@ -119,29 +119,33 @@ def _art_classifier(model: nn.Module):
 
 def floor(run: Callable[[], object], model: nn.Module, images: Tensor) -> float:
     """Return the seconds that the network's passes alone take, in the batches that `run` makes them in."""
-    events: list[tuple[int, int]] = []  # batch size, and the number of backward passes (0: a forward pass)
-    hook = model.register_forward_hook(lambda module, inputs, output: events.append((len(output), 0)))
-    margins = deepfool_module._margins
+    events: list[tuple[int, int]] = []  # batch size, and number of rivals (0: a forward pass without gradients)
+    margins = deepfool_module.margins_and_normals
 
-    def recording(logits, point, classes):
+    def note(module, inputs, output):
+        if not output.requires_grad:
+            events.append((len(output), 0))
+
+    def recording(model, point, classes):
         events.append((len(point), classes.shape[1] - 1))
-        return margins(logits, point, classes)
+        return margins(model, point, classes)
 
-    deepfool_module._margins = recording
+    hook = model.register_forward_hook(note)
+    deepfool_module.margins_and_normals = recording
     try:
         run()
     finally:
         hook.remove()
-        deepfool_module._margins = margins
+        deepfool_module.margins_and_normals = margins
     images = images.repeat(-(-max(size for size, _ in events) // len(images)), 1, 1, 1)
     classes = torch.arange(10).repeat(len(images), 1)
     started = time.perf_counter()
-    for (size, rivals), following in zip(events, [*events[1:], (0, 0)], strict=True):
-        if rivals == 0:
-            point = images[:size].clone().requires_grad_(following[1] > 0)
-            logits = model(point)
+    for size, rivals in events:
+        if rivals:
+            margins(model, images[:size], classes[:size, : rivals + 1])
         else:
-            margins(logits, point, classes[:size, : rivals + 1])
+            with torch.no_grad():
+                model(images[:size])
     return time.perf_counter() - started
 
 

@@ -167,23 +167,11 @@ def test_missing_data_ends_with_exit_code_2_and_the_remedy(tmp_path, noise, no_d
 
 def test_ctrl_c_keeps_the_work_and_the_same_command_goes_on(clothes, tmp_path):
     path = tmp_path / "v.safetensors"
-    command = [
-        "craft",
-        "uap",
-        "--model",
-        "vgg16-mini",
-        "--eps-255",
-        "4",
-        "--images",
-        "60",
-        "--passes",
-        "2",
-        "--out",
-        path,
-    ]
+    recipe = "--model vgg16-mini --eps-255 4 --images 20 --passes 2"
+    command = ["craft", "uap", *recipe.split(), "--out", path]
     running, seen = start(*command), b""
     try:
-        while running.poll() is None and not re.search(rb" [1-9]\d*/120 ", seen):
+        while running.poll() is None and not re.search(rb" [1-9]\d*/40 ", seen):
             seen += os.read(running.stderr.fileno(), 1000)
         running.send_signal(signal.SIGINT)
         _, rest = running.communicate(timeout=300)

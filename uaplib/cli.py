@@ -36,7 +36,7 @@ def train(
         _print_json(run(each, seed=seed, epochs=epochs, threads=threads))
 
 
-@app.command(epilog="Example: `uaplib craft uap --model vgg16-mini --eps-255 28 --images 100 --out uap.safetensors`.")
+@app.command(epilog="Example: `uaplib craft uap --model resnet-mini --eps-255 24 --images 100 --out uap.safetensors`.")
 def craft(
     method: Annotated[str, typer.Argument(help=f"One of: {', '.join(recipes.METHODS)}.")] = "",
     every: Annotated[bool, typer.Option("--all", help="Craft what the book's chapters load and is not there.")] = False,

@@ -47,7 +47,7 @@ def address(html):
 def browser():
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        browser = started.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS, timeout=120_000)
         yield browser
         browser.close()
 

@@ -25,7 +25,7 @@ def assert_equal(a, b, **tolerance):
 def test_vectorised_gradients_equal_the_loops(model, blobs, p, convention, monkeypatch):
     results = []
     for limit in (0, 1000):
-        monkeypatch.setattr(module, "_VECTORISED_IMAGES", limit)
+        monkeypatch.setattr(module, "_REPEATED_IMAGES", limit)
         results.append(deepfool(model, blobs[0][:20], p=p, convention=convention))
     assert_equal(*results, rtol=1e-9, atol=1e-12)
 
@@ -35,7 +35,7 @@ def test_vectorised_gradients_equal_the_loops(model, blobs, p, convention, monke
 def test_vectorised_gradients_equal_the_loops_in_every_mini(clothes, name, p, monkeypatch):
     mini, images, results = models.load(name).double(), clothes.images[:3].double(), []
     for limit in (0, 1000):
-        monkeypatch.setattr(module, "_VECTORISED_IMAGES", limit)
+        monkeypatch.setattr(module, "_REPEATED_IMAGES", limit)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # torch warns where it cannot vectorise an operation
             results.append(deepfool(mini, images, p=p))

@@ -12,8 +12,8 @@ from uaplib.balls import NormBall
 from uaplib.checks import check_images, check_labels, check_model
 from uaplib.names import check_name
 
-# Up to this many images, one vectorised backward pass for all classes beats one backward pass a class.
-_VECTORISED_IMAGES = 8
+# Up to this many images, one pass over a copy of each image per rival beats one backward pass a rival.
+_REPEATED_IMAGES = 4
 
 
 class Convention(NamedTuple):
@@ -120,32 +120,23 @@ class LinearStep:
         total = torch.zeros_like(images)
         iterations = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         live = torch.arange(len(images), device=images.device)
-        classes, new_labels = None, None
-        for step in range(self.max_iterations + 1):
-            point = self._perturbed(images[live], total[live]).requires_grad_()
-            with torch.enable_grad():
-                logits = model(point)
-            predictions = logits.argmax(1)
-            if step == 0:
-                labels = predictions if labels is None else labels
-                classes, new_labels = self._rivals(logits.detach(), labels), predictions.clone()
-            new_labels[live] = predictions
-            going = predictions == labels[live]
-            live = live[going]
-            if step == self.max_iterations or len(live) == 0:
-                break
-            if not going.all() or not self.convention.overshoot_inside:
-                # The graph at hand holds finished images, or was made at another point.
-                factor = 1 + self.overshoot if self.convention.overshoot_inside else 1
-                point = self._clipped(images[live] + factor * total[live]).requires_grad_()
-                with torch.enable_grad():
-                    logits = model(point)
-            total[live] += self._step(*_margins(logits, point, classes[live]))
-            iterations[live] += 1
-        return self._perturbed(images, total) - images, iterations, labels, new_labels
-
-    def _perturbed(self, images: Tensor, total: Tensor) -> Tensor:
-        return self._clipped(images + (1 + self.overshoot) * total)
+        linearised_at = 1 + self.overshoot if self.convention.overshoot_inside else 1
+        with torch.no_grad():
+            for step in range(self.max_iterations + 1):
+                logits = model(self._clipped(images[live] + (1 + self.overshoot) * total[live]))
+                predictions = logits.argmax(1)
+                if step == 0:
+                    labels = predictions if labels is None else labels
+                    classes, new_labels = self._rivals(logits, labels), predictions.clone()
+                new_labels[live] = predictions
+                live = live[predictions == labels[live]]
+                if step == self.max_iterations or len(live) == 0:
+                    break
+                point = self._clipped(images[live] + linearised_at * total[live])
+                total[live] += self._step(*margins_and_normals(model, point, classes[live]))
+                iterations[live] += 1
+        found = self._clipped(images + (1 + self.overshoot) * total) - images
+        return found, iterations, labels, new_labels
 
     def _clipped(self, images: Tensor) -> Tensor:
         return images.clamp(0, 1) if self.clip else images
@@ -167,16 +158,24 @@ class LinearStep:
         return torch.where(torch.isfinite(distance).view(-1, 1, 1, 1), step, 0)  # no gradient at all: stand still
 
 
-def _margins(logits: Tensor, point: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return f_k - f_label (N, K - 1) and its gradients with respect to the images (N, K - 1, C, H, W)."""
+def margins_and_normals(model: nn.Module, point: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return f_k - f_label (N, K - 1) and its gradients with respect to the images (N, K - 1, C, H, W).
+
+    classes: (N, K), the label first, then its rivals.
+    """
+    labels, rivals = classes[:, :1], classes[:, 1:]
+    count, number = rivals.shape
+    if count <= _REPEATED_IMAGES:
+        copies = point.repeat_interleave(number, 0).requires_grad_()
+        with torch.enable_grad():
+            logits = model(copies)
+            margins = logits.gather(1, rivals.reshape(-1, 1)) - logits.gather(1, labels.repeat_interleave(number, 0))
+        (normals,) = torch.autograd.grad(margins, copies, torch.ones_like(margins))
+        return margins.detach().view(rivals.shape), normals.view(count, number, *point.shape[1:])
+    point = point.detach().requires_grad_()
     with torch.enable_grad():
-        chosen = logits.gather(1, classes)
-        margins = chosen[:, 1:] - chosen[:, :1]
+        logits = model(point)
+        margins = logits.gather(1, rivals) - logits.gather(1, labels)
         sums = margins.sum(0).unbind()
-    count, rivals = margins.shape
-    if count <= _VECTORISED_IMAGES:
-        selectors = torch.eye(rivals, dtype=margins.dtype, device=margins.device)[:, None].expand(-1, count, -1)
-        (gradients,) = torch.autograd.grad(margins, point, selectors, is_grads_batched=True)
-        return margins.detach(), gradients.transpose(0, 1)
-    gradients = [torch.autograd.grad(sums[k], point, retain_graph=k < rivals - 1)[0] for k in range(rivals)]
-    return margins.detach(), torch.stack(gradients, dim=1)
+    normals = [torch.autograd.grad(total, point, retain_graph=total is not sums[-1])[0] for total in sums]
+    return margins.detach(), torch.stack(normals, dim=1)

@@ -43,7 +43,7 @@ def book() -> None:
     _write_status(source / "book", records)
     for notebook in chapters(ROOT):
         _copy_if_changed(BUILD / "executed" / notebook.name, source / "notebooks" / notebook.name)
-    build = [sys.executable, "-m", "jupyter_book", "build", str(source), "-W", "-n", "--keep-going", "-q"]
+    build = [Path(sys.executable).with_name("jupyter-book"), "build", str(source), "-W", "-n", "--keep-going", "-q"]
     subprocess.run(build, check=True)
     page = source / "_build" / "html" / "index.html"
     if not page.exists():
