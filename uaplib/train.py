@@ -33,7 +33,7 @@ SCHEDULES = {  # batch normalisation bears larger steps
     "vgg-f-mini": Schedule(12, 2e-3),
     "googlenet-mini": Schedule(16, 1e-3),
     "vgg16-mini": Schedule(20, 2e-3),
-    "vgg19-mini": Schedule(20, 1e-3),
+    "vgg19-mini": Schedule(20, 2e-3),
     "resnet-mini": Schedule(12, 3e-3),
 }
 

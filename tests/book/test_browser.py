@@ -93,7 +93,7 @@ def test_page(name, window, address):
     window.set_viewport_size({"width": PHONE, "height": 844})
     for scheme in ("light", "dark"):
         window.emulate_media(color_scheme=scheme)
-        assert window.evaluate("document.documentElement.dataset.theme") == scheme
+        window.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
         assert window.evaluate("document.documentElement.scrollWidth") <= PHONE
         assert window.evaluate(TOO_WIDE) == []
     assert window.wrong == []

@@ -49,12 +49,18 @@ def test_steps_that_the_authors_throw_away(model, blobs):
     torch.testing.assert_close(found.delta, delta, rtol=0, atol=1e-5)
 
 
+# In single precision an image may come to rest on the boundary itself, where rounding decides about its label and
+# with it about all later steps: there the two agree for a few images, in double precision for as many as one likes.
 @pytest.mark.parametrize("ball", [NormBall(2, 3.0), NormBall(math.inf, 24 / 255)], ids=str)
-def test_a_pretrained_network_in_single_precision(clothes, ball):
-    mini, images = models.load("resnet-mini"), clothes.images[:12]
+@pytest.mark.parametrize(
+    ("dtype", "count", "tolerance"), [(torch.float64, 12, 1e-9), (torch.float32, 4, 1e-4)], ids=str
+)
+def test_a_pretrained_network(clothes, ball, dtype, count, tolerance):
+    mini, images = models.load("resnet-mini").to(dtype), clothes.images[:count].to(dtype)
     found = uap(mini, images, ball, max_passes=1, target_rate=1.0, clip=False)
-    delta, rates = reference.uap(mini, images, orders(0, 12, 1), p=ball.p, eps=ball.eps, target_rate=1.0)
-    torch.testing.assert_close(found.delta, delta, rtol=0, atol=1e-4)
+    delta, rates = reference.uap(mini, images, orders(0, count, 1), p=ball.p, eps=ball.eps, target_rate=1.0)
+    assert found.history[1]["accepted"] > 0
+    torch.testing.assert_close(found.delta, delta, rtol=0, atol=tolerance)
     assert [entry["crafting_fooling_rate"] for entry in found.history] == rates
 
 

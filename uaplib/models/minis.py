@@ -2,7 +2,8 @@
 
 They keep what makes a family what it is (large strided first kernels, response normalisation, inception modules,
 13 or 16 convolutions of 3 x 3, residual blocks) and what it lacks: only the residual network has batch
-normalisation, as in the originals. All of them take normalised images of shape (N, 1, 28, 28) and return logits of
+normalisation, as in the originals. Where the originals pool right after a strided first convolution, these do not: 28
+pixels leave nothing to throw away. All of them take normalised images of shape (N, 1, 28, 28) and return logits of
 shape (N, 10).
 """
 
@@ -23,8 +24,8 @@ def _head(features: int, hidden: int, num_classes: int) -> list[nn.Module]:
 def caffenet_mini(num_classes: int = 10) -> nn.Sequential:
     """CaffeNet (Jia et al., 2014): large strided first kernel, pooling before normalisation, grouped convolutions."""
     return nn.Sequential(
-        nn.Conv2d(1, 32, 7, stride=2, padding=3), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1), nn.LocalResponseNorm(5),
-        nn.Conv2d(32, 64, 5, padding=2, groups=2), nn.ReLU(),
+        nn.Conv2d(1, 32, 7, stride=2, padding=3), nn.ReLU(),
+        nn.Conv2d(32, 64, 5, padding=2, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1), nn.LocalResponseNorm(5),
         nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(),
         nn.Conv2d(64, 64, 3, padding=1, groups=2), nn.ReLU(),
         nn.Conv2d(64, 64, 3, padding=1, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2),
@@ -35,8 +36,8 @@ def caffenet_mini(num_classes: int = 10) -> nn.Sequential:
 def vgg_f_mini(num_classes: int = 10) -> nn.Sequential:
     """VGG-F (Chatfield et al., 2014): large strided first kernel, normalisation before pooling, no groups."""
     return nn.Sequential(
-        nn.Conv2d(1, 24, 7, stride=2, padding=3), nn.ReLU(), nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2, padding=1),
-        nn.Conv2d(24, 48, 5, padding=2), nn.ReLU(),
+        nn.Conv2d(1, 24, 7, stride=2, padding=3), nn.ReLU(), nn.LocalResponseNorm(5),
+        nn.Conv2d(24, 48, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1),
         nn.Conv2d(48, 48, 3, padding=1), nn.ReLU(),
         nn.Conv2d(48, 48, 3, padding=1), nn.ReLU(),
         nn.Conv2d(48, 48, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2),
