@@ -16,6 +16,7 @@ def folders(monkeypatch, tmp_path):
     """Empty folders for artifacts: the checkout's, and that of the data."""
     checkout, kept = tmp_path / "checkout", tmp_path / "data" / "artifacts"
     monkeypatch.setattr(recipes, "ARTIFACTS", checkout)
+    monkeypatch.setattr(recipes, "HELD_OUT_IMAGES", 50)
     monkeypatch.setattr(recipes, "data_folder", lambda: tmp_path / "data")
     return checkout, kept
 
@@ -56,7 +57,7 @@ def test_noise_needs_no_data(no_data):
     assert (found.method, found.seed) == ("noise", 4)
 
 
-def test_a_crafted_uap_keeps_its_budget_and_says_where_it_is_from(clothes):
+def test_a_crafted_uap_keeps_its_budget_and_says_where_it_is_from(clothes, folders):
     recipe = Recipe("uap", "vgg16-mini", linf(28), seed=2, **SMALL)
     found = recipe.craft()
     assert recipe.ball.contains(found.delta)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from uaplib.checks import check_images, check_labels, check_model, check_tensor
 

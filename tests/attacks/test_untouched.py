@@ -80,11 +80,9 @@ def test_the_result_is_the_same_under_no_grad(call, model, images):
     assert found == expected if isinstance(expected, metrics.Evaluation) else torch.equal(found, expected)
 
 
-@everything
-def test_images_that_require_gradients_are_taken_as_they_are(call, model, images):
-    if call in (CALLS["predict"], CALLS["evaluate"]):
-        pytest.skip("these return no tensor that could carry a graph")
-    result = call(model, images.requires_grad_())
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in ("predict", "evaluate")])
+def test_images_that_require_gradients_are_taken_as_they_are(name, model, images):
+    result = CALLS[name](model, images.requires_grad_())
     assert not result.requires_grad
     assert images.grad is None
 

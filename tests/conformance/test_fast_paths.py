@@ -1,8 +1,7 @@
-"""The gradients of all classes at once against one backward pass a class; batches against single images."""
+"""A copy of the image for every class against a backward pass for every class; batches against single images."""
 
 import importlib
 import math
-import warnings
 
 import pytest
 import torch
@@ -22,7 +21,7 @@ def assert_equal(a, b, **tolerance):
 
 @both_norms
 @pytest.mark.parametrize("convention", module.CONVENTIONS)
-def test_vectorised_gradients_equal_the_loops(model, blobs, p, convention, monkeypatch):
+def test_copies_equal_the_loop(model, blobs, p, convention, monkeypatch):
     results = []
     for limit in (0, 1000):
         monkeypatch.setattr(module, "_REPEATED_IMAGES", limit)
@@ -32,13 +31,11 @@ def test_vectorised_gradients_equal_the_loops(model, blobs, p, convention, monke
 
 @both_norms
 @pytest.mark.parametrize("name", models.names())
-def test_vectorised_gradients_equal_the_loops_in_every_mini(clothes, name, p, monkeypatch):
+def test_copies_equal_the_loop_in_every_mini(clothes, name, p, monkeypatch):
     mini, images, results = models.load(name).double(), clothes.images[:3].double(), []
     for limit in (0, 1000):
         monkeypatch.setattr(module, "_REPEATED_IMAGES", limit)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # torch warns where it cannot vectorise an operation
-            results.append(deepfool(mini, images, p=p))
+        results.append(deepfool(mini, images, p=p))
     assert_equal(*results, rtol=1e-7, atol=1e-10)
 
 

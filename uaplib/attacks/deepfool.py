@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from uaplib.balls import NormBall
 from uaplib.checks import check_images, check_labels, check_model

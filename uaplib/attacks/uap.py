@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from uaplib import provenance
 from uaplib.attacks.deepfool import CONVENTIONS, LinearStep
