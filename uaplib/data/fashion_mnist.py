@@ -2,15 +2,19 @@
 
 import gzip
 import hashlib
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pooch
 import torch
 from torch import Tensor
 
 from uaplib.files import data_folder
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it looks for notebook widgets, and says so in every notebook without them
+    import pooch
 
 CLASSES = (
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
