@@ -10,7 +10,7 @@ ROOT = Path("/somewhere/book")
 
 
 def code(source="1 + 1", outputs=(), **metadata):
-    return new_code_cell(source, id=f"cell-{len(source)}", outputs=list(outputs), execution_count=7, metadata=metadata)
+    return new_code_cell(source, outputs=list(outputs), execution_count=7, metadata=metadata)
 
 
 def text(value):
@@ -18,6 +18,8 @@ def text(value):
 
 
 def normalised(*cells, **metadata):
+    for number, cell in enumerate(cells):
+        cell.id = f"cell-{number}"  # otherwise random, and never equal
     return normalise(new_notebook(cells=list(cells), metadata=metadata), ROOT)
 
 
