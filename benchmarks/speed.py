@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.conformance import reference
+from tests.conformance import conftest, reference  # noqa: F401  (conftest stands in for visdom)
 from uaplib import attacks, metrics
 from uaplib.balls import NormBall
 from uaplib.data import fashion_mnist
