@@ -33,7 +33,7 @@ lock: .venv/ready ## resolve pyproject.toml anew into requirements.lock
 clean: ## remove what was built; .venv stays
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
 
-# uv installs the lock in a third of pip's time. The project itself is installed last, editable.
+# uv resolves and installs in parallel. The project itself is installed last, editable.
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.9
