@@ -108,6 +108,7 @@ def uap_contestants(model: nn.Module, images: Tensor) -> dict[str, Callable[[], 
 
 def _art_classifier(model: nn.Module):
     try:
+        from art.attacks import evasion  # noqa: F401 (whatever is missing is to be missed here)
         from art.estimators.classification import PyTorchClassifier
     except ImportError as error:
         print(f"ART is left out: {error}")
@@ -123,12 +124,16 @@ def floor(run: Callable[[], object], model: nn.Module, images: Tensor) -> float:
     margins = deepfool_module.margins_and_normals
 
     def note(module, inputs, output):
-        if not output.requires_grad:
-            events.append((len(output), 0))
+        events.append((len(output), 0))
 
-    def recording(model, point, classes):
+    def recording(model, point, classes, logits=None):
+        passes = len(events)
+        found = margins(model, point, classes, logits)
+        del events[passes:]  # a pass made in there belongs to the gradients
+        if logits is not None and len(point) > deepfool_module._REPEATED_IMAGES:
+            events.pop()  # and so does the one that checked the labels
         events.append((len(point), classes.shape[1] - 1))
-        return margins(model, point, classes)
+        return found
 
     hook = model.register_forward_hook(note)
     deepfool_module.margins_and_normals = recording

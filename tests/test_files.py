@@ -14,6 +14,11 @@ def test_the_data_folder_is_the_variables(monkeypatch, tmp_path):
     assert files.data_folder() == tmp_path
 
 
+def test_the_data_folder_may_start_at_home(monkeypatch):
+    monkeypatch.setenv("UAPLIB_DATA", "~/pictures")
+    assert files.data_folder() == Path.home() / "pictures"
+
+
 @pytest.mark.parametrize("value", [None, ""])
 def test_the_data_folder_is_in_the_cache_by_default(monkeypatch, value):
     monkeypatch.delenv("UAPLIB_DATA", raising=False)

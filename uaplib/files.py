@@ -9,7 +9,7 @@ from pathlib import Path
 
 def data_folder() -> Path:
     """Return the folder where data is looked for and stored: `UAPLIB_DATA`, or `~/.cache/uaplib`."""
-    return Path(os.environ.get("UAPLIB_DATA") or Path.home() / ".cache" / "uaplib")
+    return Path(os.environ.get("UAPLIB_DATA") or "~/.cache/uaplib").expanduser()
 
 
 def sha256(path: Path) -> str:

@@ -29,11 +29,11 @@ class Schedule(NamedTuple):
 
 
 SCHEDULES = {  # batch normalisation bears larger steps
-    "caffenet-mini": Schedule(12, 2e-3),
-    "vgg-f-mini": Schedule(12, 2e-3),
+    "caffenet-mini": Schedule(30, 2e-3),
+    "vgg-f-mini": Schedule(30, 2e-3),
     "googlenet-mini": Schedule(16, 1e-3),
     "vgg16-mini": Schedule(20, 2e-3),
-    "vgg19-mini": Schedule(20, 2e-3),
+    "vgg19-mini": Schedule(24, 2e-3),
     "resnet-mini": Schedule(12, 3e-3),
 }
 

@@ -12,8 +12,9 @@ from uaplib.balls import NormBall
 from uaplib.checks import check_images, check_labels, check_model
 from uaplib.names import check_name
 
+_CPU_BATCH, _BATCH = 32, 128  # on a CPU, small batches stay in the cache for all backward passes of a step
 # Up to this many images, one pass over a copy of each image per rival beats one backward pass a rival.
-_REPEATED_IMAGES = 4
+_REPEATED_IMAGES = 2
 
 
 class Convention(NamedTuple):
@@ -64,7 +65,7 @@ def deepfool(
     max_iterations: int = 50,
     convention: str = "python",
     clip: bool = False,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     progress: bool = False,
 ) -> DeepFoolResult:
     """Find, for each image, a small perturbation in the p-norm (2 or infinity) that changes its label.
@@ -76,7 +77,8 @@ def deepfool(
     images: float (N, C, H, W) in [0, 1]. labels: int64 (N,), the labels to leave; the model's own predictions when
     absent, as in the authors' code. overshoot: relative, applied to the sum of the steps. convention: "python" or
     "matlab" for the authors' two programs, "universal" for the copy in their UAP code. clip: keep image plus
-    perturbation in [0, 1]; the authors do not.
+    perturbation in [0, 1] after every step; the authors do not. batch_size: images at a time, 32 on a CPU and 128
+    elsewhere when absent.
 
     Raises ValueError or TypeError for bad images, labels or parameters, or a model in training mode.
     """
@@ -95,6 +97,7 @@ def deepfool(
         check_labels(labels, images, outputs)
     images = images.detach()
     step = LinearStep(p, min(num_classes, outputs), overshoot, max_iterations, CONVENTIONS[convention], clip)
+    batch_size = batch_size or (_CPU_BATCH if images.device.type == "cpu" else _BATCH)
     parts = []
     with tqdm(total=len(images), desc="DeepFool", unit="image", disable=not progress, leave=False) as bar:
         for start in range(0, len(images), batch_size):
@@ -120,22 +123,27 @@ class LinearStep:
         total = torch.zeros_like(images)
         iterations = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         live = torch.arange(len(images), device=images.device)
-        linearised_at = 1 + self.overshoot if self.convention.overshoot_inside else 1
-        with torch.no_grad():
-            for step in range(self.max_iterations + 1):
-                logits = model(self._clipped(images[live] + (1 + self.overshoot) * total[live]))
-                predictions = logits.argmax(1)
-                if step == 0:
-                    labels = predictions if labels is None else labels
-                    classes, new_labels = self._rivals(logits, labels), predictions.clone()
-                new_labels[live] = predictions
-                live = live[predictions == labels[live]]
-                if step == self.max_iterations or len(live) == 0:
-                    break
-                point = self._clipped(images[live] + linearised_at * total[live])
-                total[live] += self._step(*margins_and_normals(model, point, classes[live]))
-                iterations[live] += 1
-        found = self._clipped(images + (1 + self.overshoot) * total) - images
+        inside, scale = self.convention.overshoot_inside, 1 + self.overshoot
+        for step in range(self.max_iterations + 1):
+            point, logits = _pass(model, self._clipped(images[live] + scale * total[live]))
+            predictions = logits.detach().argmax(1)
+            if step == 0:
+                labels = predictions if labels is None else labels
+                classes, new_labels = self._rivals(logits.detach(), labels), predictions.clone()
+            new_labels[live] = predictions
+            unfinished = predictions == labels[live]
+            live = live[unfinished]
+            if step == self.max_iterations or len(live) == 0:
+                break
+            if not (inside and unfinished.all()):  # otherwise the pass that checked the labels serves the step too
+                linearised_at = images[live] + (scale if inside else 1) * total[live]
+                point, logits = self._clipped(linearised_at), None
+            moved = total[live] + self._step(*margins_and_normals(model, point, classes[live], logits))
+            if self.clip:  # what left [0, 1] would otherwise come back in later steps
+                moved = (self._clipped(images[live] + scale * moved) - images[live]) / scale
+            total[live] = moved
+            iterations[live] += 1
+        found = self._clipped(images + scale * total) - images
         return found, iterations, labels, new_labels
 
     def _clipped(self, images: Tensor) -> Tensor:
@@ -158,24 +166,37 @@ class LinearStep:
         return torch.where(torch.isfinite(distance).view(-1, 1, 1, 1), step, 0)  # no gradient at all: stand still
 
 
-def margins_and_normals(model: nn.Module, point: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+def _pass(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the images and the model's logits, connected for gradients."""
+    point = images.detach().requires_grad_()
+    with torch.enable_grad():
+        return point, model(point)
+
+
+def margins_and_normals(
+    model: nn.Module, point: Tensor, classes: Tensor, logits: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return f_k - f_label (N, K - 1) and its gradients with respect to the images (N, K - 1, C, H, W).
 
-    classes: (N, K), the label first, then its rivals.
+    point: the images. classes: (N, K), the label first, then its rivals. logits: what the model made of `point`,
+    connected for gradients, where that is known already.
     """
-    labels, rivals = classes[:, :1], classes[:, 1:]
-    count, number = rivals.shape
-    if count <= _REPEATED_IMAGES:
-        copies = point.repeat_interleave(number, 0).requires_grad_()
+    rivals = classes.shape[1] - 1
+    if len(point) <= _REPEATED_IMAGES:
+        copies, logits = _pass(model, point.repeat_interleave(rivals, 0))
+        pairs = torch.stack([classes[:, :1].expand(-1, rivals), classes[:, 1:]], dim=2).flatten(0, 1)
         with torch.enable_grad():
-            logits = model(copies)
-            margins = logits.gather(1, rivals.reshape(-1, 1)) - logits.gather(1, labels.repeat_interleave(number, 0))
+            margins = _margins(logits, pairs)
         (normals,) = torch.autograd.grad(margins, copies, torch.ones_like(margins))
-        return margins.detach().view(rivals.shape), normals.view(count, number, *point.shape[1:])
-    point = point.detach().requires_grad_()
+        return margins.detach().view(-1, rivals), normals.view(-1, rivals, *point.shape[1:])
+    if logits is None:
+        point, logits = _pass(model, point)
     with torch.enable_grad():
-        logits = model(point)
-        margins = logits.gather(1, rivals) - logits.gather(1, labels)
+        margins = _margins(logits, classes)
         sums = margins.sum(0).unbind()
     normals = [torch.autograd.grad(total, point, retain_graph=total is not sums[-1])[0] for total in sums]
     return margins.detach(), torch.stack(normals, dim=1)
+
+
+def _margins(logits: Tensor, classes: Tensor) -> Tensor:
+    return logits.gather(1, classes[:, 1:]) - logits.gather(1, classes[:, :1])
