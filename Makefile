@@ -27,7 +27,7 @@ data: .venv/ready ## make sure that the data sets are there
 	$(BIN)/python -m uaplib.pipeline data
 
 lock: .venv/ready ## resolve pyproject.toml anew into requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra book --extra test --group dev --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra book --extra test --extra imagenet --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
 
 clean: ## remove what was built; .venv stays

@@ -54,8 +54,12 @@ def craft(
         raise ValueError("name one method, or say --all")
     if every:
         for recipe in recipes.book():
+            measured = (recipes.ARTIFACTS / f"{recipe.name}.json").exists()
             if recipe.find(recipes.ARTIFACTS) is None:
                 _craft(recipe, recipes.ARTIFACTS / f"{recipe.name}.safetensors")
+                measured = False
+            if not measured and recipe.method != "uap":  # a UAP carries its rates in its history
+                recipe.keep_measured(recipes.ARTIFACTS, progress=True)
         return
     if (eps_255 is None) == (eps_l2 is None):
         raise ValueError("give one budget: --eps-255 or --eps-l2")
@@ -82,12 +86,12 @@ def evaluate(
     images: Annotated[int, typer.Option(min=1, max=10000, help="Number of test images.")] = 10000,
     clip: Annotated[bool, typer.Option(help="Clip image plus perturbation to [0, 1].")] = True,
 ) -> None:
-    """Measure a perturbation on Fashion-MNIST's test images, and print the result as JSON."""
+    """Measure a perturbation on evaluation images, Fashion-MNIST's or ImageNet's, and print the result as JSON."""
     perturbation = UniversalPerturbation.load(file)
     name = model or perturbation.source
     if not name:
         raise ValueError(f"{file} was not crafted on a network; name one with --model")
-    test = data.fashion_mnist.load("test", images)
+    test = recipes.evaluation_set(name, images)
     result = metrics.evaluate(models.load(name), *test, perturbation.delta, clip=clip, progress=True)
     _print_json({"perturbation": str(file), "model": name, **result.as_dict()})
 

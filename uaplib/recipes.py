@@ -1,26 +1,56 @@
-"""Named recipes for perturbations on Fashion-MNIST: what `uaplib craft` runs, and what chapters load."""
+"""Named recipes for perturbations: what `uaplib craft` runs, and what chapters load."""
 
+import json
 import math
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from uaplib import models, perturbation, provenance
-from uaplib.attacks import uap
+from torch import Tensor
+
+from uaplib import metrics, models, perturbation, provenance
+from uaplib.attacks import fast_feature_fool, gd_uap, uap
 from uaplib.balls import NormBall
-from uaplib.data import fashion_mnist
-from uaplib.files import data_folder
+from uaplib.data import fashion_mnist, pictures
+from uaplib.files import data_folder, write_text
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
 
-METHODS = ("noise", "uap")
+DATA_FREE = ("fff", "gd-uap-none", "gd-uap-range")
+METHODS = ("noise", "uap", *DATA_FREE, "gd-uap-data")
 HELD_OUT_IMAGES = 2000
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"  # exists in a checkout of the book, not in an installed package
 
 
+@cache
+def crafting_set(model: str, count: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return images and labels to craft on: of Fashion-MNIST's training set, or of the 300 ImageNet samples for it.
+
+    `count`: how many; by default 300, and the 300. Raises ValueError when there are fewer.
+    """
+    if model in models.MINIS:
+        return fashion_mnist.load("train", count or 300)
+    chosen = pictures.samples_or_pictures("crafting")
+    if count and count > len(chosen):
+        raise ValueError(f"images={count} is more than the {len(chosen)} crafting images there are")
+    return chosen[slice(count)].load(models.preprocessing(model))
+
+
+@cache
+def evaluation_set(model: str, count: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return images and labels to measure on: Fashion-MNIST's test images, or the 600 ImageNet samples for it."""
+    if model in models.MINIS:
+        return fashion_mnist.load("test", count)
+    return pictures.samples_or_pictures("evaluation")[slice(count)].load(models.preprocessing(model))
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How to craft one perturbation: on the first `images` training images, measured on the first test images.
+    """How to craft one perturbation.
+
+    "noise" needs no image, nor do "fff", "gd-uap-none" and "gd-uap-range". "uap" sees the first `images` crafting
+    images and obeys `max_passes` and `target_rate`; "gd-uap-data" sees 300 crafting images.
 
     Raises ValueError for an unknown method or model (nearest names given).
     """
@@ -36,44 +66,54 @@ class Recipe:
     def __post_init__(self):
         """Check the names."""
         check_name("method", self.method, METHODS)
-        check_name("model", self.model, models.names())
+        models.check_model_name(self.model)
 
     @property
     def name(self) -> str:
         """The artifact's name, for instance 'uap-resnet-mini-linf24-n100-p5-s0'."""
         budget = f"l2_{self.ball.eps:g}" if self.ball.p == 2 else f"linf{self.ball.eps * 255:g}"
-        if self.method == "noise":
-            return f"noise-{budget}-s{self.seed}"
+        model = self.model.replace(":", "-")
+        if self.method != "uap":
+            return f"{self.method}-{model}-{budget}-s{self.seed}"
         target = "" if self.target_rate == 1 else f"-t{self.target_rate:g}"
-        return f"{self.method}-{self.model}-{budget}-n{self.images}-p{self.max_passes}{target}-s{self.seed}"
+        return f"uap-{model}-{budget}-n{self.images}-p{self.max_passes}{target}-s{self.seed}"
 
     def craft(self, progress: bool = False, checkpoint: Path | None = None) -> UniversalPerturbation:
         """Run the recipe."""
+        model = models.load(self.model)
         if self.method == "noise":
-            return perturbation.noise(self.ball, (1, 28, 28), self.seed)
-        crafting = fashion_mnist.load("train", self.images)
+            return perturbation.noise(self.ball, tuple(model.mean_image().shape[1:]), self.seed)
+        common = {"seed": self.seed, "source": self.model, "checkpoint": checkpoint, "progress": progress}
+        if self.method == "fff":
+            return fast_feature_fool(model, self.ball, **common)
+        if self.method != "uap":
+            prior = self.method.removeprefix("gd-uap-")
+            images = crafting_set(self.model)[0] if prior == "data" else None
+            return gd_uap(model, self.ball, prior=prior, images=images, **common)
+        images, labels = crafting_set(self.model, self.images)
         return uap(
-            models.load(self.model),
-            crafting.images,
+            model,
+            images,
             self.ball,
-            labels=crafting.labels,
-            held_out=fashion_mnist.load("test", HELD_OUT_IMAGES),
-            seed=self.seed,
+            labels=labels,
+            held_out=evaluation_set(self.model, HELD_OUT_IMAGES),
             target_rate=self.target_rate,
             max_passes=self.max_passes,
-            source=self.model,
-            checkpoint=checkpoint,
-            progress=progress,
+            **common,
         )
 
     def find(self, folder: Path) -> UniversalPerturbation | None:
-        """Return the artifact in `folder`, or None when it is missing or was made from other weights."""
+        """Return the artifact in `folder`, or None when it is missing or was made from other weights.
+
+        Noise is not kept: its seed is as good as the file.
+        """
+        if self.method == "noise":
+            return self.craft()
         path = folder / f"{self.name}.safetensors"
         if not path.exists():
             return None
         found = UniversalPerturbation.load(path)
-        today = self.method == "noise" or found.source_sha256 == provenance.weights_sha256(models.load(self.model))
-        return found if today else None
+        return found if found.source_sha256 == provenance.weights_sha256(models.load(self.model)) else None
 
     def load_or_craft(self) -> UniversalPerturbation:
         """Return the artifact, from the checkout or from the data folder; where there is none, craft and keep it."""
@@ -87,6 +127,42 @@ class Recipe:
         except OSError as error:
             warnings.warn(f"the perturbation could not be kept for the next run: {error}", stacklevel=2)
         return crafted
+
+    def measure(self, crafted: UniversalPerturbation, clip: bool = True, progress: bool = False) -> dict:
+        """Return, JSON-safe, what the perturbation does to its own network on the evaluation images."""
+        images, labels = evaluation_set(self.model)
+        model = models.load(self.model)
+        found = metrics.evaluate(model, images, labels, crafted.delta, clip=clip, progress=progress)
+        saturated = (crafted.delta.abs() >= (1 - 1e-6) * crafted.ball.eps).float().mean().item()
+        return {
+            "recipe": self.name,
+            "command": self.command,
+            "model": self.model,
+            **found.as_dict(),
+            "saturation": saturated if crafted.ball.p == math.inf else None,
+            "l2_norm": crafted.delta.norm().item(),
+            "run": crafted.run,
+        }
+
+    @property
+    def command(self) -> str:
+        """The command that crafts it."""
+        budget = f"--eps-255 {self.ball.eps * 255:g}" if self.ball.p == math.inf else f"--eps-l2 {self.ball.eps:g}"
+        seen = f" --images {self.images} --passes {self.max_passes}" if self.method == "uap" else ""
+        target = f" --target-rate {self.target_rate:g}" if self.method == "uap" and self.target_rate != 1 else ""
+        return f"uaplib craft {self.method} --model {self.model} {budget}{seen}{target} --seed {self.seed}"
+
+    def measured(self) -> dict:
+        """Return `measure` of the artifact: read beside it where it was kept, measured now where it was not."""
+        path = ARTIFACTS / f"{self.name}.json"
+        if path.exists() and self.find(ARTIFACTS):
+            return json.loads(path.read_text(encoding="utf-8"))
+        return self.measure(self.load_or_craft())
+
+    def keep_measured(self, folder: Path, progress: bool = False) -> None:
+        """Write `measure` of the artifact in `folder` beside it."""
+        found = self.measure(self.find(folder), progress=progress)
+        write_text(folder / f"{self.name}.json", json.dumps(found, indent=2) + "\n")
 
 
 SIZES = (50, 100, 500, 1000, 4000)
@@ -109,9 +185,29 @@ def uap_study(
     }
 
 
+IMAGENET_MODELS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+IMAGENET_EPS_255, IMAGENET_SEEDS = 10, 3
+OVERACTIVATING = ("noise", *DATA_FREE, "gd-uap-data")
+
+
+def imagenet_study() -> list[Recipe]:
+    """Return the recipes of the chapters on Fast Feature Fool and GD-UAP; the first network with several seeds."""
+    ball = linf(IMAGENET_EPS_255)
+    first = [
+        Recipe(method, IMAGENET_MODELS[0], ball, seed=k) for method in OVERACTIVATING for k in range(IMAGENET_SEEDS)
+    ]
+    return first + [Recipe(method, model, ball) for model in IMAGENET_MODELS[1:] for method in OVERACTIVATING]
+
+
+def mini_study() -> list[Recipe]:
+    """Return the recipes of the same methods on the six mini networks."""
+    return [Recipe(method, model, linf(CHAPTER_EPS_255)) for model in models.names() for method in OVERACTIVATING]
+
+
 def book() -> list[Recipe]:
     """Return every recipe that the book's chapters load with their default parameters, once."""
-    return list(dict.fromkeys(recipe for recipes in uap_study().values() for recipe in recipes))
+    uaps = [recipe for recipes in uap_study().values() for recipe in recipes]
+    return list(dict.fromkeys([*uaps, *imagenet_study(), *mini_study()]))
 
 
 def linf(eps_255: float) -> NormBall:

@@ -20,6 +20,7 @@ CLASSES = (
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 MEAN, STD = (0.2860,), (0.3530,)  # of the training images
+SIZE = 28
 
 SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"

@@ -1,6 +1,6 @@
 """Named models: `load("vgg16-mini")` returns a network that takes images in [0, 1] and gives logits."""
 
 from uaplib.models.normalized import Normalized
-from uaplib.models.registry import MINIS, card, load, names, weights_file
+from uaplib.models.registry import MINIS, card, check_model_name, load, names, preprocessing, weights_file
 
-__all__ = ["MINIS", "Normalized", "card", "load", "names", "weights_file"]
+__all__ = ["MINIS", "Normalized", "card", "check_model_name", "load", "names", "preprocessing", "weights_file"]

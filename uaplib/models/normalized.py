@@ -9,18 +9,25 @@ from torch import Tensor, nn
 class Normalized(nn.Module):
     """A model that takes images in [0, 1] and normalises them itself: network((x - mean) / std).
 
-    `mean` and `std` hold one number per channel, in units of [0, 1]. Raises ValueError when they differ in length or
-    a standard deviation is not positive.
+    `mean` and `std` hold one number per channel, in units of [0, 1]. `size` is the height and width of the images
+    that the network was trained on, where that is known. Raises ValueError when mean and std differ in length or a
+    standard deviation is not positive.
     """
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]):
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], size: int | None = None):
         super().__init__()
         if not 0 < len(mean) == len(std) or min(std) <= 0:
             raise ValueError(f"mean and std need one number per channel and std > 0, not mean={mean}, std={std}")
-        self.network = network
+        self.network, self.size = network, size
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, K) of images (N, C, H, W) in [0, 1]."""
         return self.network((images - self.mean) / self.std)
+
+    def mean_image(self) -> Tensor:
+        """Return the image (1, C, H, W) that is zero after normalisation: what "no data" means. Needs `size`."""
+        if self.size is None:
+            raise ValueError("the model does not know the size of its images; give size=... to Normalized")
+        return self.mean.expand(-1, -1, self.size, self.size)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from uaplib.data import fashion_mnist
-from uaplib.models import minis
+from uaplib.models import minis, pretrained
 from uaplib.models.normalized import Normalized
 from uaplib.names import check_name
 
@@ -26,8 +26,23 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 def names() -> list[str]:
-    """Return the names that `load` knows."""
+    """Return the names of the six mini networks."""
     return list(MINIS)
+
+
+def check_model_name(name: str) -> str:
+    """Return `name` if `load` knows it; raise ValueError with the nearest names otherwise."""
+    return name if pretrained.known(name) else check_name("name", name, [*MINIS, *pretrained.names()])
+
+
+def preprocessing(name: str) -> Callable:
+    """Return the transform from a photograph to what a pretrained ImageNet model takes: float32 (3, H, W) in [0, 1].
+
+    Raises ValueError for the name of a mini network, or for an unknown one.
+    """
+    if not pretrained.known(name):
+        check_name("name", name, pretrained.names())
+    return pretrained.find(name).preprocessing()
 
 
 def weights_file(name: str) -> Path:
@@ -43,15 +58,26 @@ def card(name: str) -> dict:
 def build(name: str) -> Normalized:
     """Return the named network with freshly initialised weights, in training mode."""
     check_name("name", name, MINIS)
-    return Normalized(MINIS[name](), fashion_mnist.MEAN, fashion_mnist.STD)
+    return Normalized(MINIS[name](), fashion_mnist.MEAN, fashion_mnist.STD, fashion_mnist.SIZE)
 
 
 def load(name: str, device: str | torch.device = "cpu") -> Normalized:
     """Return the named pretrained model in evaluation mode, its parameters frozen.
 
-    It takes float32 images (N, 1, 28, 28) in [0, 1] and returns logits (N, 10). Raises ValueError for an unknown
-    name (nearest names given) or damaged weights, FileNotFoundError when the weights are missing.
+    It takes float32 images in [0, 1] and returns logits: (N, 1, 28, 28) and (N, 10) for the six mini networks
+    (`names()`), (N, 3, size, size) and (N, 1000) for the ImageNet networks: "efficientnet-lite0" to "2" (packages of
+    the extra `imagenet`), every classifier of torchvision by its name there, and "timm:NAME" where timm is installed.
+
+    Raises ValueError for an unknown name (nearest names given) or damaged weights, FileNotFoundError or ImportError
+    when weights or packages are missing, saying which and how to get them.
     """
+    check_model_name(name)
+    model = _load_mini(name) if name in MINIS else pretrained.find(name).load()
+    # Channels last is the faster layout of these networks' weights, on a processor as on a GPU.
+    return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+
+
+def _load_mini(name: str) -> Normalized:
     path = weights_file(name)
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten; they are to cost no random numbers
         model = build(name)
@@ -61,5 +87,4 @@ def load(name: str, device: str | torch.device = "cpu") -> Normalized:
         model.network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold the weights of {name}: {error}") from error
-    # Channels last is the faster layout of these networks' weights, on a processor as on a GPU.
-    return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    return model

@@ -1,0 +1,51 @@
+"""Fast Feature Fool (Mopuri, Garg and Babu, 2017): over-activate all layers at once, without a single image."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from uaplib import features, priors
+from uaplib.attacks.activations import Settings, Task, craft, mean_activation
+from uaplib.balls import NormBall
+from uaplib.features import Selection
+from uaplib.models import Normalized
+from uaplib.perturbation import UniversalPerturbation
+
+# The authors' program: Adam, 0.1 on the scale of 0 to 255, the variable left free and clipped inside the network;
+# halved every 300 iterations, measured 200 after each halving, stopped after 5 measurements without improvement.
+PAPER = Settings(
+    learning_rate=0.1 / 255, batch_size=1, max_iterations=10_000, check_every=300, check_after=200, patience=5,
+    halve_every=300, clip=False, project=False,
+)  # fmt: skip
+DEFAULT = Settings(
+    learning_rate=10 / 255, batch_size=1, max_iterations=400, check_every=50, check_after=0, patience=4, halve_every=25
+)
+
+
+def fast_feature_fool(
+    model: Normalized,
+    ball: NormBall,
+    *,
+    selection: Tensor | None = None,
+    layers: Selection | None = None,
+    settings: Settings = DEFAULT,
+    seed: int = 0,
+    source: str = "",
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+) -> UniversalPerturbation:
+    """Craft a perturbation that maximises the mean activation of all layers, -sum_i log mean |a_i| (eq. 3).
+
+    The network sees the mean image plus the perturbation, and nothing else. Arguments as in
+    `uaplib.attacks.gd_uap`; settings: `PAPER` or the default, which takes larger steps, halves more often, and keeps
+    the variable itself in the ball.
+
+    Raises ValueError for bad arguments, FloatingPointError for dead layers.
+    """
+    chosen = features.choose(model, model.mean_image(), layers or features.default_kind(model))
+    mean = model.mean_image()
+    record = features.record(chosen) | priors.selection_record(selection)
+    if selection is None:
+        selection = priors.selection_pictures(model)
+    task = Task(model, ball, chosen, mean_activation, lambda count: mean, selection, "fff", source, seed, record)
+    return craft(task, settings, checkpoint, progress)

@@ -1,0 +1,113 @@
+"""GD-UAP (Mopuri, Ganeshan and Babu, 2018): a generalisable data-free objective, with three priors."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from uaplib import features, priors
+from uaplib.attacks.activations import Settings, Task, craft, energy
+from uaplib.balls import NormBall
+from uaplib.checks import check_images
+from uaplib.features import Selection
+from uaplib.models import Normalized
+from uaplib.names import check_name
+from uaplib.perturbation import UniversalPerturbation
+
+PRIORS = ("none", "range", "data")
+# The authors' program: Adam, 0.1 on the scale of 0 to 255, the variable left free and clipped inside the network; a
+# measurement every 400 iterations, or at a saturation event 200 after the last one; 10 failures end the run.
+PAPER = Settings(
+    learning_rate=0.1 / 255, batch_size=20, max_iterations=40_000, check_every=400, check_after=200, patience=10,
+    clip=False, project=False, augment=True, one_picture=True, contiguous=True,
+)  # fmt: skip
+_COMMON = {"check_every": 50, "check_after": 0, "patience": 4, "halve_every": 25}
+DEFAULTS = {
+    "none": Settings(learning_rate=10 / 255, batch_size=1, max_iterations=400, **_COMMON),
+    "range": Settings(learning_rate=4 / 255, batch_size=4, max_iterations=300, smoothness=2.0, **_COMMON),
+    "data": Settings(learning_rate=4 / 255, batch_size=4, max_iterations=300, **_COMMON),
+}
+
+
+def gd_uap(
+    model: Normalized,
+    ball: NormBall,
+    *,
+    prior: str = "none",
+    images: Tensor | None = None,
+    selection: Tensor | None = None,
+    layers: Selection | None = None,
+    settings: Settings | None = None,
+    seed: int = 0,
+    source: str = "",
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+) -> UniversalPerturbation:
+    """Craft a perturbation that maximises the energy of a network's layers, -sum_i log 1/2 ||a_i||^2 (eq. 4).
+
+    model: a `Normalized` network that knows the size of its images. ball: an l-infinity ball. prior: what lies under
+    the perturbation: "none" (the mean image), "range" (noise that is drawn from the normalisation's mean and standard
+    deviation alone) or "data" (`images`, (N, C, H, W) in [0, 1]). selection: images on which the iterate with the
+    highest fooling rate is chosen, as in the papers; when absent, noise pictures stand in and no image plays a part.
+    layers: see `uaplib.features.choose`; the block outputs of networks that are built of blocks, otherwise the
+    convolutions, when absent. settings: `PAPER`, or the default for the prior.
+
+    The defaults differ from the authors' program: larger steps, halving by the clock instead of at saturation, the
+    variable itself kept in the ball, picture plus perturbation clipped, no augmentation, random batches of 4 instead
+    of runs of 20, fresh smooth noise instead of one augmented picture, and no image in choosing the iterate. The
+    book's chapter 6 measures what these change.
+    source, seed, checkpoint, progress: as in `uap`. The history has one entry per iteration: loss and saturation, and
+    where it was measured the fooling rate on the selection images.
+
+    Raises ValueError for bad arguments, among them prior "data" without images, a batch larger than the data, and
+    images that are also among the selection images; FloatingPointError for dead layers.
+    """
+    check_name("prior", prior, PRIORS)
+    settings = settings or DEFAULTS[prior]
+    if (prior == "data") != (images is not None):
+        raise ValueError("images belong to prior='data': give them there, and nowhere else")
+    if images is not None:
+        _check_data(images, selection, settings.batch_size)
+    chosen = features.choose(model, model.mean_image(), layers or features.default_kind(model))
+    pictures = _pictures(model, prior, images, settings)
+    record = {"prior": prior} | features.record(chosen) | priors.selection_record(selection)
+    if images is not None:
+        record["images"] = len(images)
+    if selection is None:
+        selection = priors.selection_pictures(model)
+    task = Task(model, ball, chosen, energy, pictures, selection, f"gd-uap-{prior}", source, seed, record)
+    return craft(task, settings, checkpoint, progress)
+
+
+def _check_data(images: Tensor, selection: Tensor | None, batch_size: int) -> None:
+    check_images(images)
+    if batch_size > len(images):
+        raise ValueError(f"batch_size={batch_size} is more than the {len(images)} images there are")
+    if selection is not None:
+        seen = {image.tobytes() for image in images.cpu().numpy()}
+        if any(image.tobytes() in seen for image in selection.cpu().numpy()):
+            raise ValueError("some selection images are also crafting images; the two must be disjoint")
+
+
+def _pictures(model: Normalized, prior: str, images: Tensor | None, settings: Settings) -> Callable[[int], Tensor]:
+    """Return the function that draws what lies under the perturbation, so many pictures at a time."""
+    if prior == "none":
+        mean = model.mean_image()
+        return lambda count: mean  # copies of one picture would add nothing
+    fixed = priors.range_pictures(model, 1, size=round(500 / 224 * model.size)) if settings.one_picture else None
+    augment = priors.augmentation(model.size, model.mean.flatten().tolist())
+
+    def draw(count: int) -> Tensor:
+        if prior == "data" and settings.contiguous:
+            start = int(torch.randint(len(images) - count + 1, ()))
+            drawn = images[start : start + count]
+        elif prior == "data":
+            drawn = images[torch.randperm(len(images))[:count].to(images.device)]
+        elif fixed is not None:
+            drawn = fixed.expand(count, -1, -1, -1)
+        else:
+            drawn = priors.range_pictures(model, count, settings.smoothness)
+        return torch.stack([augment(picture) for picture in drawn]) if settings.augment else drawn
+
+    return draw

@@ -1,0 +1,121 @@
+"""ImageNet photographs: 1,000 samples, Imagenette, a local ImageNet folder, and foolbox's twenty pictures.
+
+Each function returns a `Pictures`: files and class indices, read only when they are asked for, through the
+preprocessing of the model that is to see them (`uaplib.models.preprocessing`).
+"""
+
+import hashlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision import datasets
+from tqdm import tqdm
+
+from uaplib.files import data_folder
+from uaplib.names import check_name
+
+SAMPLES_URL = "https://github.com/EliSchwartz/imagenet-sample-images"
+PARTS = {"crafting": slice(0, 300), "selection": slice(300, 400), "evaluation": slice(400, 1000)}
+IMAGENETTE_CLASSES = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # their indices among ImageNet's 1,000
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Image files and their ImageNet class indices (0 to 999)."""
+
+    files: Sequence[Path]
+    classes: Sequence[int]
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.files)
+
+    def __getitem__(self, part: slice) -> "Pictures":
+        """Return some of the pictures."""
+        return Pictures(self.files[part], self.classes[part])
+
+    def load(self, preprocessing: Callable[[Image.Image], Tensor], progress: bool = False) -> tuple[Tensor, Tensor]:
+        """Return images (N, 3, H, W), float32 in [0, 1], and labels (N,), int64.
+
+        Raises ValueError that names the file when one cannot be read.
+        """
+        images = [_read(file, preprocessing) for file in tqdm(self.files, "reading", disable=not progress, leave=False)]
+        return torch.stack(images), torch.tensor(self.classes)
+
+
+def _read(file: Path, preprocessing: Callable[[Image.Image], Tensor]) -> Tensor:
+    try:
+        with Image.open(file) as picture:
+            return preprocessing(picture)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{file} is not a readable picture: {error}") from error
+
+
+def samples(part: str) -> Pictures:
+    """Return a part of the 1,000 ImageNet samples (one per class): "crafting", "selection" or "evaluation".
+
+    The parts (300, 100 and 600 pictures) are disjoint; a hash of the file name decides, so they are the same on every
+    machine. Raises ValueError for another part, FileNotFoundError when the pictures are not there.
+    """
+    folder = data_folder() / "imagenet-samples"
+    files = sorted(folder.glob("n*.JPEG"))
+    if len(files) != 1000:
+        raise FileNotFoundError(
+            f"the 1,000 ImageNet samples were not found in {folder} ({len(files)} files there). "
+            f"Get them by: git clone --depth 1 {SAMPLES_URL} {folder}"
+        )
+    shuffled = sorted(range(1000), key=lambda index: hashlib.sha256(files[index].name.encode()).digest())
+    chosen = shuffled[PARTS[check_name("part", part, PARTS)]]
+    return Pictures([files[index] for index in chosen], chosen)
+
+
+def samples_or_pictures(part: str) -> Pictures:
+    """Return `samples(part)`; where they are not there, a share of foolbox's twenty pictures (6, 2 and 12)."""
+    try:
+        return samples(part)
+    except FileNotFoundError as missing:
+        try:
+            twenty = foolbox_pictures()
+        except FileNotFoundError:
+            raise missing from None
+        return twenty[{"crafting": slice(0, 6), "selection": slice(6, 8), "evaluation": slice(8, 20)}[part]]
+
+
+def foolbox_pictures() -> Pictures:
+    """Return the 20 ImageNet pictures (224 x 224) inside the package foolbox, which is found but not imported."""
+    package = importlib.util.find_spec("foolbox")
+    files = sorted((Path(package.origin).parent / "data").glob("imagenet_*.jpg")) if package else []
+    if not files:
+        raise FileNotFoundError("the package foolbox, which carries 20 ImageNet pictures, is not installed")
+    return Pictures(files, [int(file.stem.split("_")[-1]) for file in files])
+
+
+def imagenette(split: str = "val", download: bool = False) -> Pictures:
+    """Return Imagenette (Howard, 2019), ten classes of ImageNet at 320 pixels: split "train" or "val".
+
+    torchvision reads it, and fetches it (340 MB, checked) with `download`. Raises FileNotFoundError when it is not in
+    the data folder.
+    """
+    try:
+        folder = datasets.Imagenette(data_folder(), split=split, size="320px", download=download)
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{error} It is looked for in {data_folder()}; download=True fetches it.") from error
+    files, indices = zip(*folder._samples, strict=True)
+    return Pictures([Path(file) for file in files], [IMAGENETTE_CLASSES[index] for index in indices])
+
+
+def image_folder(folder: str | Path) -> Pictures:
+    """Return the pictures of a local ImageNet folder: a thousand subfolders, in the order of their names.
+
+    Raises FileNotFoundError for a folder without pictures, ValueError unless it holds 1,000 classes.
+    """
+    found = datasets.ImageFolder(folder)
+    if len(found.classes) != 1000:
+        raise ValueError(f"{folder} must hold one subfolder for each of the 1,000 classes, not {len(found.classes)}")
+    files, indices = zip(*found.samples, strict=True)
+    return Pictures([Path(file) for file in files], list(indices))

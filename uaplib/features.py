@@ -1,0 +1,186 @@
+"""Layer activations, reduced to one number each inside a forward hook.
+
+The number is taken at the moment a layer fires, never from a stored tensor: an in-place ReLU that comes later would
+change what was stored. A module that fires several times in one pass counts as several layers.
+"""
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
+NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+NONLINEARITIES = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.SiLU, nn.GELU, nn.Mish,
+                  nn.Hardswish, nn.Hardtanh, nn.Softplus, nn.Sigmoid, nn.Tanh)  # fmt: skip
+KINDS = ("convolutions", "blocks")
+Selection = str | Sequence[str]
+
+
+class Layer(NamedTuple):
+    """The `call`-th time (from 0) that the module of this name fires in one forward pass."""
+
+    name: str
+    call: int = 0
+
+
+class _Firing(NamedTuple):
+    layer: Layer
+    module: nn.Module
+    inputs: tuple
+    output: object
+
+
+def measure(model: nn.Module, images: Tensor, layers: Sequence[Layer], statistic: Callable[[Tensor], Tensor]) -> Tensor:
+    """Run the model on `images` and return `statistic` of each layer's output, of shape (len(layers),).
+
+    `statistic` maps a tensor of any shape to a scalar; gradients flow back to the images. The hooks are removed
+    whatever happens. Raises ValueError when a layer does not fire.
+    """
+    wanted, calls, found = set(layers), Counter(), {}
+
+    def reduce(name: str, output: Tensor) -> None:
+        layer = Layer(name, calls[name])
+        calls[name] += 1
+        if layer in wanted:
+            found[layer] = statistic(output)
+
+    modules = dict(model.named_modules())
+    names = dict.fromkeys(layer.name for layer in layers)
+    handles = [modules[name].register_forward_hook(lambda _, __, out, name=name: reduce(name, out)) for name in names]
+    try:
+        model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if silent := [layer for layer in layers if layer not in found]:
+        raise ValueError(f"layers {silent} did not fire; choose them with images of the same kind")
+    return torch.stack([found[layer] for layer in layers])
+
+
+def choose(model: nn.Module, images: Tensor, selection: Selection = "convolutions") -> list[Layer]:
+    """Return the layers of `model` that `selection` means, in the order in which they fire.
+
+    "convolutions": the output of every convolution, after its batch normalisation and nonlinearity where it has
+    them; linear convolutions, such as the last of an inverted residual block, count as they are. "blocks": the
+    outputs of the repeated building blocks (residual blocks, inception modules). A sequence of module names: every
+    firing of each. One forward pass on `images` (N, C, H, W) in [0, 1] shows what fires when.
+
+    Raises ValueError for a name that does not exist (nearest names given), one that never fires, or a selection
+    without any layer.
+    """
+    if isinstance(selection, str) and selection not in KINDS:
+        raise ValueError(f"layers must be one of {KINDS} or a list of module names, not {selection!r}")
+    if not isinstance(selection, str):
+        _check_names(model, selection)
+    firings = _trace(model, images)
+    if selection == "convolutions":
+        chosen = _convolutions(model, firings)
+    elif selection == "blocks":
+        names = _block_names(model)
+        chosen = [firing.layer for firing in firings if firing.layer.name in names]
+    else:
+        chosen = [firing.layer for firing in firings if firing.layer.name in set(selection)]
+        if silent := set(selection) - {layer.name for layer in chosen}:
+            raise ValueError(f"modules {sorted(silent)} never fire in a forward pass")
+    if not chosen:
+        raise ValueError(f"no {selection} found in {type(model).__name__}; give a list of module names instead")
+    return chosen
+
+
+def default_kind(model: nn.Module) -> str:
+    """Return "blocks" for a network that is built of repeated blocks, otherwise "convolutions"."""
+    return "blocks" if _block_names(model) else "convolutions"
+
+
+def record(layers: Sequence[Layer]) -> dict:
+    """Return the layers as a JSON-safe entry of a perturbation's parameters."""
+    return {"layers": [f"{layer.name}:{layer.call}" for layer in layers]}
+
+
+def table(model: nn.Module, images: Tensor, selection: Selection = "convolutions") -> pd.DataFrame:
+    """Return one row per chosen module: its name, kind, the shape of its output, and how often it fires a pass."""
+    chosen = Counter(layer.name for layer in choose(model, images, selection))
+    trace = _trace(model, images)
+    firings = {firing.layer.name: firing for firing in reversed(trace)}
+    fires = Counter(firing.layer.name for firing in trace)
+    rows = [
+        (name, type(firings[name].module).__name__, tuple(firings[name].output.shape[1:]), fires[name], count)
+        for name, count in chosen.items()
+    ]
+    return pd.DataFrame(rows, columns=["module", "kind", "output", "fires", "chosen"])
+
+
+@torch.no_grad()
+def _trace(model: nn.Module, images: Tensor) -> list[_Firing]:
+    """Every call of every module in one pass, in the order in which they return."""
+    calls, firings = Counter(), []
+
+    def note(name: str, module: nn.Module, inputs: tuple, output: object) -> None:
+        firings.append(_Firing(Layer(name, calls[name]), module, inputs, output))
+        calls[name] += 1
+
+    handles = [
+        module.register_forward_hook(lambda module, inputs, output, name=name: note(name, module, inputs, output))
+        for name, module in model.named_modules()
+    ]
+    try:
+        model(images[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return firings
+
+
+def _convolutions(model: nn.Module, firings: list[_Firing]) -> list[Layer]:
+    """Follow each convolution's output tensor through normalisation and nonlinearity."""
+
+    def consumer(output: object, kinds: tuple) -> _Firing | None:
+        matches = (f for f in firings if isinstance(f.module, kinds) and f.inputs and f.inputs[0] is output)
+        return next(matches, None)
+
+    ends = []
+    for firing in firings:
+        if isinstance(firing.module, CONVOLUTIONS):
+            end = consumer(firing.output, NORMALISATIONS) or firing
+            end = consumer(end.output, NONLINEARITIES) or _unit(model, firings, end) or end
+            ends.append(end.layer)
+    order = {firing.layer: position for position, firing in enumerate(firings)}
+    return sorted(dict.fromkeys(ends), key=order.get)
+
+
+def _unit(model: nn.Module, firings: list[_Firing], end: _Firing) -> _Firing | None:
+    """The call of the module around a convolution and its normalisation, if it holds nothing else.
+
+    Such modules apply their nonlinearity as a function, which no hook sees.
+    """
+    parent = end.layer.name.rpartition(".")[0]
+    module = model.get_submodule(parent)
+    if not parent or not all(isinstance(child, CONVOLUTIONS + NORMALISATIONS) for child in module.children()):
+        return None
+    return next((f for f in firings if f.layer == Layer(parent, end.layer.call)), None)
+
+
+def _block_names(model: nn.Module) -> set[str]:
+    """The outermost modules that hold two or more convolutions and whose class occurs at least twice."""
+    candidates = {
+        name: type(module)
+        for name, module in model.named_modules()
+        if not isinstance(module, nn.Sequential | nn.ModuleList)
+        and sum(isinstance(child, CONVOLUTIONS) for child in module.modules()) >= 2
+    }
+    occurrences = Counter(candidates.values())
+    repeated = {name for name, kind in candidates.items() if occurrences[kind] >= 2}
+    return {name for name in repeated if not any(name.startswith(f"{other}.") for other in repeated)}
+
+
+def _check_names(model: nn.Module, names: Sequence[str]) -> None:
+    known = [name for name, _ in model.named_modules() if name]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
+            raise ValueError(f"the model has no layer {name!r}; the nearest names are {near}")

