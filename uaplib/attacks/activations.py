@@ -27,7 +27,6 @@ from uaplib.files import write_atomically
 from uaplib.metrics import fooling_rate, predict
 from uaplib.perturbation import UniversalPerturbation
 
-_PREDICT = 50
 SATURATED = 1 - 1e-6  # a pixel counts as saturated from this share of the budget on
 
 
@@ -192,7 +191,7 @@ class _Run:
 
     def __init__(self, task: Task, settings: Settings):
         self.task, self.settings, self.clock = task, settings, Clock(settings)
-        self.clean = predict(task.model, task.selection, batch_size=_PREDICT)
+        self.clean = predict(task.model, task.selection)
         start = task.ball.sample(task.selection[:1].shape).to(task.selection)
         self.v = start.requires_grad_()
         self.adam = torch.optim.Adam([self.v], lr=settings.learning_rate)
@@ -253,7 +252,7 @@ class _Run:
 
     def measure(self) -> None:
         delta = self.delta()
-        labels = predict(self.task.model, self.task.selection, delta, clip=self.settings.clip, batch_size=_PREDICT)
+        labels = predict(self.task.model, self.task.selection, delta, clip=self.settings.clip)
         rate = fooling_rate(self.clean, labels).value
         self.history[-1]["rate"] = rate
         if self.clock.improved(rate):
