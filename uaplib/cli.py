@@ -46,6 +46,7 @@ def craft(
     images: Annotated[int, typer.Option(min=1, max=60000, help="Number of crafting images.")] = 100,
     passes: Annotated[int, typer.Option(min=1, help="At most this many passes.")] = 5,
     target_rate: Annotated[float, typer.Option(min=0, max=1, help="Stop at this rate on the crafting images.")] = 1.0,
+    variant: Annotated[str, typer.Option(help="An ablation of the book; see uaplib.recipes.VARIANTS.")] = "",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="Default: artifacts/ and a name made of the parameters.")] = None,
 ) -> None:
@@ -54,29 +55,40 @@ def craft(
         raise ValueError("name one method, or say --all")
     if every:
         for recipe in recipes.book():
-            measured = (recipes.ARTIFACTS / f"{recipe.name}.json").exists()
-            if recipe.find(recipes.ARTIFACTS) is None:
-                _craft(recipe, recipes.ARTIFACTS / f"{recipe.name}.safetensors")
-                measured = False
-            if not measured and recipe.method != "uap":  # a UAP carries its rates in its history
-                recipe.keep_measured(recipes.ARTIFACTS, progress=True)
+            _craft_for_the_book(recipe)
         return
     if (eps_255 is None) == (eps_l2 is None):
         raise ValueError("give one budget: --eps-255 or --eps-l2")
     ball = recipes.linf(eps_255) if eps_255 is not None else NormBall(2, eps_l2)
-    recipe = recipes.Recipe(method, model, ball, images, seed, passes, target_rate)
+    recipe = recipes.Recipe(method, model, ball, images, seed, passes, target_rate, variant)
     _craft(recipe, out or Path("artifacts") / f"{recipe.name}.safetensors")
 
 
-def _craft(recipe: recipes.Recipe, path: Path) -> None:
+def _craft_for_the_book(recipe: recipes.Recipe) -> None:
+    """Craft and measure what is not there. Of an ablation, only the measurement is kept."""
+    folder = recipes.ARTIFACTS
+    path = folder / f"{recipe.name}.safetensors"
+    kept = recipe.find(folder)
+    if kept is None and not (recipe.variant and recipe.find_measured(folder)):
+        kept = _craft(recipe, path)
+        path.with_suffix(".json").unlink(missing_ok=True)
+    if recipe.method != "uap" and recipe.find_measured(folder) is None:  # a UAP carries its rates in its history
+        recipe.keep_measured(kept, folder, progress=True)
+    if recipe.variant:
+        path.unlink(missing_ok=True)
+
+
+def _craft(recipe: recipes.Recipe, path: Path) -> UniversalPerturbation:
     checkpoint = path.with_name(path.name + ".part")
     try:
-        recipe.craft(progress=True, checkpoint=checkpoint).save(path)
+        crafted = recipe.craft(progress=True, checkpoint=checkpoint)
+        crafted.save(path)
     except KeyboardInterrupt:
         print("uaplib: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     checkpoint.unlink(missing_ok=True)
     print(path)
+    return crafted
 
 
 @app.command(epilog="Example: `uaplib evaluate uap.safetensors --model vgg16-mini --images 10000`.")

@@ -1,9 +1,10 @@
 """Named recipes for perturbations: what `uaplib craft` runs, and what chapters load."""
 
+import importlib
 import json
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +39,12 @@ def crafting_set(model: str, count: int | None = None) -> tuple[Tensor, Tensor]:
 
 
 @cache
+def selection_set(model: str) -> tuple[Tensor, Tensor]:
+    """Return the images and labels of the 100 ImageNet samples for choosing an iterate."""
+    return pictures.samples_or_pictures("selection").load(models.preprocessing(model))
+
+
+@cache
 def evaluation_set(model: str, count: int | None = None) -> tuple[Tensor, Tensor]:
     """Return images and labels to measure on: Fashion-MNIST's test images, or the 600 ImageNet samples for it."""
     if model in models.MINIS:
@@ -46,13 +53,46 @@ def evaluation_set(model: str, count: int | None = None) -> tuple[Tensor, Tensor
 
 
 @dataclass(frozen=True)
+class Variant:
+    """What an ablation changes: settings (on top of the default or of the authors') and layers.
+
+    selected: choose the iterate on the 100 ImageNet samples for selection, as the papers do with other images.
+    """
+
+    settings: dict = field(default_factory=dict)
+    paper: bool = False
+    layers: str | None = None
+    selected: bool = False
+
+
+# The authors' rules for 1,500 iterations of a single picture: the two-by-two ablation of the public port's two changes.
+_PORT = {"batch_size": 1, "max_iterations": 1500, "check_every": 100, "check_after": 50}
+VARIANTS = {
+    "": Variant(),
+    "convolutions": Variant(layers="convolutions"),
+    "saturation-halving": Variant({"halve_every": None, "check_every": 50, "check_after": 25}),
+    "no-halving": Variant({"halve_every": None, "saturation": 1.0}),
+    "augmented": Variant({"augment": True}),
+    "white-noise": Variant({"smoothness": 0.0}),
+    "pink-noise": Variant({"smoothness": 1.0}),
+    "one-picture": Variant({"one_picture": True, "augment": True}),
+    "image-selected": Variant(selected=True),
+    "paper": Variant(_PORT, paper=True),
+    "paper-large-steps": Variant(_PORT | {"learning_rate": 0.1}, paper=True),
+    "paper-without-std": Variant(_PORT | {"forget_std": True}, paper=True),
+    "paper-large-steps-without-std": Variant(_PORT | {"learning_rate": 0.1, "forget_std": True}, paper=True),
+}
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How to craft one perturbation.
 
     "noise" needs no image, nor do "fff", "gd-uap-none" and "gd-uap-range". "uap" sees the first `images` crafting
-    images and obeys `max_passes` and `target_rate`; "gd-uap-data" sees 300 crafting images.
+    images and obeys `max_passes` and `target_rate`; "gd-uap-data" sees 300 crafting images. variant: one of
+    `VARIANTS`, for "fff" and GD-UAP.
 
-    Raises ValueError for an unknown method or model (nearest names given).
+    Raises ValueError for an unknown method, model or variant (nearest names given).
     """
 
     method: str
@@ -62,11 +102,15 @@ class Recipe:
     seed: int = 0
     max_passes: int = 5
     target_rate: float = 1.0
+    variant: str = ""
 
     def __post_init__(self):
         """Check the names."""
         check_name("method", self.method, METHODS)
         models.check_model_name(self.model)
+        check_name("variant", self.variant, VARIANTS)
+        if self.variant and self.method in ("noise", "uap"):
+            raise ValueError(f"variant={self.variant!r} is of 'fff' and GD-UAP, not of {self.method!r}")
 
     @property
     def name(self) -> str:
@@ -74,7 +118,7 @@ class Recipe:
         budget = f"l2_{self.ball.eps:g}" if self.ball.p == 2 else f"linf{self.ball.eps * 255:g}"
         model = self.model.replace(":", "-")
         if self.method != "uap":
-            return f"{self.method}-{model}-{budget}-s{self.seed}"
+            return "-".join(filter(None, (self.method, model, budget, self.variant, f"s{self.seed}")))
         target = "" if self.target_rate == 1 else f"-t{self.target_rate:g}"
         return f"uap-{model}-{budget}-n{self.images}-p{self.max_passes}{target}-s{self.seed}"
 
@@ -84,12 +128,8 @@ class Recipe:
         if self.method == "noise":
             return perturbation.noise(self.ball, tuple(model.mean_image().shape[1:]), self.seed)
         common = {"seed": self.seed, "source": self.model, "checkpoint": checkpoint, "progress": progress}
-        if self.method == "fff":
-            return fast_feature_fool(model, self.ball, **common)
         if self.method != "uap":
-            prior = self.method.removeprefix("gd-uap-")
-            images = crafting_set(self.model)[0] if prior == "data" else None
-            return gd_uap(model, self.ball, prior=prior, images=images, **common)
+            return self._overactivate(model, common)
         images, labels = crafting_set(self.model, self.images)
         return uap(
             model,
@@ -101,6 +141,20 @@ class Recipe:
             max_passes=self.max_passes,
             **common,
         )
+
+    def _overactivate(self, model: models.Normalized, common: dict) -> UniversalPerturbation:
+        """Run "fff" or GD-UAP in its variant."""
+        variant, prior = VARIANTS[self.variant], self.method.removeprefix("gd-uap-")
+        module = importlib.import_module("uaplib.attacks." + ("fast_feature_fool" if prior == "fff" else "gd_uap"))
+        default = module.DEFAULT if prior == "fff" else module.DEFAULTS[prior]
+        common["settings"] = replace(module.PAPER if variant.paper else default, **variant.settings)
+        common["layers"] = variant.layers
+        if variant.selected:
+            common["selection"] = selection_set(self.model)[0]
+        if prior == "fff":
+            return fast_feature_fool(model, self.ball, **common)
+        images = crafting_set(self.model)[0] if prior == "data" else None
+        return gd_uap(model, self.ball, prior=prior, images=images, **common)
 
     def find(self, folder: Path) -> UniversalPerturbation | None:
         """Return the artifact in `folder`, or None when it is missing or was made from other weights.
@@ -138,6 +192,7 @@ class Recipe:
             "recipe": self.name,
             "command": self.command,
             "model": self.model,
+            "source_sha256": provenance.weights_sha256(model),
             **found.as_dict(),
             "saturation": saturated if crafted.ball.p == math.inf else None,
             "l2_norm": crafted.delta.norm().item(),
@@ -150,18 +205,25 @@ class Recipe:
         budget = f"--eps-255 {self.ball.eps * 255:g}" if self.ball.p == math.inf else f"--eps-l2 {self.ball.eps:g}"
         seen = f" --images {self.images} --passes {self.max_passes}" if self.method == "uap" else ""
         target = f" --target-rate {self.target_rate:g}" if self.method == "uap" and self.target_rate != 1 else ""
-        return f"uaplib craft {self.method} --model {self.model} {budget}{seen}{target} --seed {self.seed}"
+        variant = f" --variant {self.variant}" if self.variant else ""
+        return f"uaplib craft {self.method} --model {self.model} {budget}{seen}{target}{variant} --seed {self.seed}"
 
     def measured(self) -> dict:
-        """Return `measure` of the artifact: read beside it where it was kept, measured now where it was not."""
-        path = ARTIFACTS / f"{self.name}.json"
-        if path.exists() and self.find(ARTIFACTS):
-            return json.loads(path.read_text(encoding="utf-8"))
-        return self.measure(self.load_or_craft())
+        """Return `measure` of the artifact: read where it was kept, crafted and measured now where it was not."""
+        return self.find_measured(ARTIFACTS) or self.measure(self.load_or_craft())
 
-    def keep_measured(self, folder: Path, progress: bool = False) -> None:
-        """Write `measure` of the artifact in `folder` beside it."""
-        found = self.measure(self.find(folder), progress=progress)
+    def find_measured(self, folder: Path) -> dict | None:
+        """Return what `keep_measured` wrote into `folder`, or None when it is missing or about other weights."""
+        path = folder / f"{self.name}.json"
+        if not path.exists():
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if found["source_sha256"] == provenance.weights_sha256(models.load(self.model)) else None
+
+    def keep_measured(self, crafted: UniversalPerturbation, folder: Path, progress: bool = False) -> None:
+        """Write `measure` of the crafted perturbation, and the history of its rates, into `folder`."""
+        found = self.measure(crafted, progress=progress)
+        found["history"] = [entry for entry in crafted.history if "rate" in entry]
         write_text(folder / f"{self.name}.json", json.dumps(found, indent=2) + "\n")
 
 
@@ -199,6 +261,24 @@ def imagenet_study() -> list[Recipe]:
     return first + [Recipe(method, model, ball) for model in IMAGENET_MODELS[1:] for method in OVERACTIVATING]
 
 
+def ablation_study() -> dict[str, list[Recipe]]:
+    """Return the recipes of the ablations of GD-UAP on the first ImageNet network, by the prior they belong to.
+
+    Their perturbations are not kept, only what they do.
+    """
+    names = {
+        "none": ("convolutions", "saturation-halving", "no-halving", "image-selected", "paper", "paper-large-steps",
+                 "paper-without-std", "paper-large-steps-without-std"),
+        "range": ("convolutions", "no-halving", "white-noise", "pink-noise", "one-picture", "image-selected"),
+        "data": ("convolutions", "no-halving", "augmented", "image-selected"),
+    }  # fmt: skip
+    ball, model = linf(IMAGENET_EPS_255), IMAGENET_MODELS[0]
+    return {
+        prior: [Recipe(f"gd-uap-{prior}", model, ball, variant=variant) for variant in variants]
+        for prior, variants in names.items()
+    }
+
+
 def mini_study() -> list[Recipe]:
     """Return the recipes of the same methods on the six mini networks."""
     return [Recipe(method, model, linf(CHAPTER_EPS_255)) for model in models.names() for method in OVERACTIVATING]
@@ -206,8 +286,8 @@ def mini_study() -> list[Recipe]:
 
 def book() -> list[Recipe]:
     """Return every recipe that the book's chapters load with their default parameters, once."""
-    uaps = [recipe for recipes in uap_study().values() for recipe in recipes]
-    return list(dict.fromkeys([*uaps, *imagenet_study(), *mini_study()]))
+    studies = [recipe for study in (uap_study(), ablation_study()) for recipes in study.values() for recipe in recipes]
+    return list(dict.fromkeys([*studies, *imagenet_study(), *mini_study()]))
 
 
 def linf(eps_255: float) -> NormBall:

@@ -25,6 +25,7 @@ from uaplib.devices import device_name
 from uaplib.features import Layer
 from uaplib.files import write_atomically
 from uaplib.metrics import fooling_rate, predict
+from uaplib.models import Normalized
 from uaplib.perturbation import UniversalPerturbation
 
 SATURATED = 1 - 1e-6  # a pixel counts as saturated from this share of the budget on
@@ -73,7 +74,8 @@ class Settings:
     projected after every step; the authors let it run free and clip what the network sees. augment: whether pictures
     are augmented (`uaplib.priors.augmentation`). smoothness: of the range prior's noise, see
     `uaplib.priors.range_pictures`; with one_picture, one fixed picture of white noise takes its place.
-    contiguous: whether a batch of data is a run of consecutive images, as the authors take it.
+    contiguous: whether a batch of data is a run of consecutive images, as the authors take it. forget_std: a mistake
+    to study, of a public port: the network sees the perturbation without division by the standard deviation.
     """
 
     learning_rate: float
@@ -91,6 +93,7 @@ class Settings:
     smoothness: float = 0.0
     one_picture: bool = False
     contiguous: bool = False
+    forget_std: bool = False
 
     def __post_init__(self):
         """Check the numbers."""
@@ -153,7 +156,7 @@ class Task:
     measured to choose the iterate. record: JSON-safe parameters, for the provenance.
     """
 
-    model: nn.Module
+    model: Normalized
     ball: NormBall
     layers: list[Layer]
     statistic: Callable[[Tensor], Tensor]
@@ -238,7 +241,8 @@ class _Run:
 
     def step(self) -> float:
         pictures = self.task.pictures(self.settings.batch_size)
-        seen = pictures + self.task.ball.project(self.v)
+        delta = self.task.ball.project(self.v)
+        seen = pictures + (delta * self.task.model.std if self.settings.forget_std else delta)
         seen = seen.clamp(0, 1) if self.settings.clip else seen
         loss = activation_loss(self.task.model, seen, self.task.layers, self.task.statistic)
         (self.v.grad,) = torch.autograd.grad(loss, self.v)
