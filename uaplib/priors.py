@@ -14,32 +14,35 @@ ANGLES = (-10, -7, -5, -3, 3, 5, 7, 10)
 
 
 def range_pictures(
-    model: Normalized, count: int, smoothness: float = 0.0, contrast: float = 1.0, size: int | None = None
+    model: Normalized, count: int, smoothness: float = 0.0, grey: float = 0.0, size: int | None = None
 ) -> Tensor:
     """Return Gaussian noise with the mean and standard deviation of the model's normalisation, clipped to [0, 1].
 
     The amplitude of a spatial frequency f falls like 1 / f^smoothness: 0 is white noise, 1 is about what photographs
-    have. contrast: a factor on the standard deviation. size: height and width; the model's own when absent.
+    have. grey: the share of the variance that all channels have in common. size: height and width; the model's own when
+    absent.
     """
     size = size or model.size
     noise = torch.randn(count, model.mean.shape[1], size, size)
+    if grey:
+        noise = (1 - grey) ** 0.5 * noise + grey**0.5 * torch.randn(count, 1, size, size)
     if smoothness:
         vertical, horizontal = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)
         frequency = torch.hypot(vertical, horizontal).clamp_min(1 / size)
         noise = torch.fft.irfft2(torch.fft.rfft2(noise) / frequency**smoothness, s=(size, size))
         noise = noise / noise.std((1, 2, 3), keepdim=True)
-    return (model.mean + contrast * model.std * noise.to(model.mean)).clamp(0, 1)
+    return (model.mean + model.std * noise.to(model.mean)).clamp(0, 1)
 
 
 def selection_pictures(model: Normalized, count: int = 100) -> Tensor:
-    """Return the pictures on which an iterate is chosen without any image: smooth noise of half the contrast.
+    """Return the pictures on which an iterate is chosen without any image: smooth, mostly grey noise of half contrast.
 
     They are the same in every run. On them a perturbation's fooling rate rises with the one on photographs, though it
     is another number; on white noise it does not (measured in the book's chapter 6).
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        return range_pictures(model, count, smoothness=1.0, contrast=0.5)
+        return (range_pictures(model, count, smoothness=1.0, grey=0.8) + model.mean) / 2
 
 
 def selection_record(selection: Tensor | None) -> dict:

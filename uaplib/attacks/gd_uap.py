@@ -22,11 +22,11 @@ PAPER = Settings(
     learning_rate=0.1 / 255, batch_size=20, max_iterations=40_000, check_every=400, check_after=200, patience=10,
     clip=False, project=False, augment=True, one_picture=True, contiguous=True,
 )  # fmt: skip
-_COMMON = {"check_every": 50, "check_after": 0, "patience": 4, "halve_every": 25}
+_COMMON = {"check_every": 50, "check_after": 0, "patience": 5, "halve_every": 25}
 DEFAULTS = {
     "none": Settings(learning_rate=10 / 255, batch_size=1, max_iterations=400, **_COMMON),
     "range": Settings(learning_rate=4 / 255, batch_size=4, max_iterations=300, smoothness=2.0, **_COMMON),
-    "data": Settings(learning_rate=4 / 255, batch_size=4, max_iterations=300, **_COMMON),
+    "data": Settings(learning_rate=2 / 255, batch_size=4, max_iterations=400, **_COMMON),
 }
 
 
