@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from uaplib import models
 from uaplib.cli import app, main
 from uaplib.perturbation import UniversalPerturbation
+from uaplib.recipes import METHODS
 
 COMMANDS = ["train", "craft", "evaluate", "list"]
 
@@ -60,7 +61,9 @@ def test_list_models(monkeypatch):
         assert f"{100 * models.card(name)['test_accuracy']:.2f} %" in output
 
 
-@pytest.mark.parametrize(("what", "expected"), [("data", "fashion-mnist\n"), ("methods", "noise\nuap\n")])
+@pytest.mark.parametrize(
+    ("what", "expected"), [("data", "fashion-mnist\nimagenet-samples\n"), ("methods", "\n".join([*METHODS, ""]))]
+)
 def test_list_the_rest(what, expected):
     assert succeed("list", what) == expected
 
@@ -75,7 +78,9 @@ def test_craft_noise_writes_the_file_and_prints_its_path(tmp_path):
 def test_craft_without_out_names_the_file_after_its_parameters(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     succeed("craft", "noise", "--eps-255", 8)
-    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*")] == ["artifacts/noise-linf8-s0.safetensors"]
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*")] == [
+        "artifacts/noise-resnet-mini-linf8-s0.safetensors"
+    ]
 
 
 def test_craft_uap_and_evaluate_it(clothes, tmp_path):
@@ -101,8 +106,8 @@ BAD = {
     "method": (["craft", "upa", "--eps-255", 8], "method='upa' is unknown. Did you mean 'uap'"),
     "no method": (["craft", "--eps-255", 8], "name one method, or say --all"),
     "model": (
-        ["craft", "uap", "--eps-255", 8, "--model", "vgg16"],
-        "model='vgg16' is unknown. Did you mean 'vgg16-mini'",
+        ["craft", "uap", "--eps-255", 8, "--model", "vgg16-min"],
+        "model='vgg16-min' is unknown. Did you mean 'vgg16-mini'",
     ),
     "no file": (["evaluate", "no/such/file"], "there is no perturbation at no/such/file"),
     "not a perturbation": (["evaluate", __file__], "is not a perturbation written by uaplib"),

@@ -1,9 +1,12 @@
+import importlib
+import json
 import math
 
 import pytest
 import torch
 
-from uaplib import recipes
+from uaplib import metrics, models, provenance, recipes
+from uaplib.attacks.activations import Settings
 from uaplib.balls import NormBall
 from uaplib.perturbation import UniversalPerturbation
 from uaplib.recipes import Recipe, linf
@@ -21,6 +24,25 @@ def folders(monkeypatch, tmp_path):
     return checkout, kept
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """Four iterations for every method that over-activates, unless a variant says otherwise."""
+    settings = Settings(learning_rate=0.02, batch_size=2, max_iterations=4, check_every=2, check_after=0, patience=9)
+    fff, gd = (importlib.import_module(f"uaplib.attacks.{name}") for name in ("fast_feature_fool", "gd_uap"))
+    monkeypatch.setattr(fff, "DEFAULT", settings)
+    monkeypatch.setitem(fff.fast_feature_fool.__kwdefaults__, "settings", settings)
+    for prior in gd.DEFAULTS:
+        monkeypatch.setitem(gd.DEFAULTS, prior, settings)
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """Ten images in place of the evaluation images."""
+    images, labels = torch.rand(10, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(10)
+    monkeypatch.setattr(recipes, "evaluation_set", lambda model, count=None: (images, labels))
+    return images, labels
+
+
 def test_linf_is_in_255ths():
     assert linf(10) == NormBall(math.inf, 10 / 255)
 
@@ -30,7 +52,9 @@ def test_linf_is_in_255ths():
     [
         (Recipe("uap", "vgg16-mini", linf(28)), "uap-vgg16-mini-linf28-n100-p5-s0"),
         (Recipe("uap", "resnet-mini", NormBall(2, 2.5), 50, 3, 2), "uap-resnet-mini-l2_2.5-n50-p2-s3"),
-        (Recipe("noise", "vgg16-mini", linf(8), seed=1), "noise-linf8-s1"),
+        (Recipe("noise", "vgg16-mini", linf(8), seed=1), "noise-vgg16-mini-linf8-s1"),
+        (Recipe("fff", "resnet18", linf(10)), "fff-resnet18-linf10-s0"),
+        (Recipe("gd-uap-data", "timm:x", linf(10), variant="paper"), "gd-uap-data-timm-x-linf10-paper-s0"),
     ],
 )
 def test_names(recipe, name):
@@ -47,8 +71,16 @@ def test_recipes_that_differ_have_names_that_differ():
 def test_unknown_names_get_suggestions():
     with pytest.raises(ValueError, match="method='upa' is unknown. Did you mean 'uap'"):
         Recipe("upa", "vgg16-mini", linf(8))
-    with pytest.raises(ValueError, match="model='vgg16' is unknown. Did you mean 'vgg16-mini'"):
-        Recipe("uap", "vgg16", linf(8))
+    with pytest.raises(ValueError, match="model='vgg16-min' is unknown. Did you mean 'vgg16-mini'"):
+        Recipe("uap", "vgg16-min", linf(8))
+    with pytest.raises(ValueError, match="variant='papers' is unknown. Did you mean 'paper"):
+        Recipe("fff", "vgg16-mini", linf(8), variant="papers")
+
+
+@pytest.mark.parametrize("method", ["noise", "uap"])
+def test_only_what_overactivates_has_variants(method):
+    with pytest.raises(ValueError, match=f"variant='paper' is of 'fff' and GD-UAP, not of '{method}'"):
+        Recipe(method, "vgg16-mini", linf(8), variant="paper")
 
 
 def test_noise_needs_no_data(no_data):
@@ -74,8 +106,9 @@ def test_what_was_crafted_is_kept_and_found_again(clothes, folders, monkeypatch)
 
 
 def test_the_checkouts_artifact_comes_first(folders):
-    recipe = Recipe("noise", "vgg16-mini", linf(8))
-    special = UniversalPerturbation(torch.zeros(1, 1, 28, 28), linf(8), "noise")
+    recipe = Recipe("fff", "vgg16-mini", linf(8))
+    digest = provenance.weights_sha256(models.load("vgg16-mini"))
+    special = UniversalPerturbation(torch.zeros(1, 1, 28, 28), linf(8), "fff", source_sha256=digest)
     special.save(folders[0] / f"{recipe.name}.safetensors")
     assert (recipe.load_or_craft().delta == 0).all()
 
@@ -89,18 +122,117 @@ def test_an_artifact_of_other_weights_is_crafted_anew(clothes, folders):
 
 
 def test_a_missing_artifact_is_none(folders):
-    assert Recipe("noise", "vgg16-mini", linf(8)).find(folders[0]) is None
+    assert Recipe("fff", "vgg16-mini", linf(8)).find(folders[0]) is None
 
 
-def test_where_nothing_can_be_kept_there_is_a_warning_and_the_result(folders, monkeypatch):
+def test_noise_is_made_and_not_kept(folders):
+    recipe = Recipe("noise", "vgg16-mini", linf(8), seed=3)
+    assert torch.equal(recipe.find(folders[0]).delta, recipe.craft().delta)
+    assert torch.equal(recipe.load_or_craft().delta, recipe.craft().delta)
+    assert not folders[1].exists()
+
+
+def test_where_nothing_can_be_kept_there_is_a_warning_and_the_result(folders, few, monkeypatch):
     def refused(*arguments):
         raise PermissionError("read-only file system")
 
     monkeypatch.setattr(UniversalPerturbation, "save", refused)
     with pytest.warns(UserWarning, match="could not be kept for the next run: read-only file system"):
-        assert Recipe("noise", "vgg16-mini", linf(8)).load_or_craft().method == "noise"
+        assert Recipe("fff", "vgg16-mini", linf(8)).load_or_craft().method == "fff"
 
 
 def test_the_books_recipes_are_listed_once():
     listed = recipes.book()
     assert len(listed) == len(set(listed)) == len({recipe.name for recipe in listed}) > 10
+
+
+@pytest.mark.parametrize(
+    ("method", "found_method", "selection"),
+    [("fff", "fff", "noise pictures"), ("gd-uap-none", "gd-uap-none", "noise pictures"),
+     ("gd-uap-range", "gd-uap-range", "noise pictures")],
+)  # fmt: skip
+def test_data_free_methods_need_no_data(no_data, few, method, found_method, selection):
+    recipe = Recipe(method, "resnet-mini", linf(24), seed=2)
+    found = recipe.craft()
+    assert recipe.ball.contains(found.delta)
+    assert (found.method, found.source, found.seed) == (found_method, "resnet-mini", 2)
+    assert found.parameters["selection"] == selection
+    assert len(found.history) == 4
+
+
+def test_gd_uap_with_data_sees_the_crafting_images(clothes, few):
+    found = Recipe("gd-uap-data", "vgg16-mini", linf(24)).craft()
+    assert (found.method, found.parameters["images"], found.parameters["prior"]) == ("gd-uap-data", 300, "data")
+    assert found.delta.shape == (1, 1, 28, 28)
+
+
+def test_a_variant_changes_what_it_says(few):
+    plain, changed = (Recipe("gd-uap-none", "resnet-mini", linf(24), variant=v).craft() for v in ("", "convolutions"))
+    assert len(changed.parameters["layers"]) > len(plain.parameters["layers"])
+    assert changed.parameters["learning_rate"] == plain.parameters["learning_rate"] == 0.02
+
+
+def test_an_interrupted_recipe_leaves_a_checkpoint(few, tmp_path):
+    recipe = Recipe("fff", "vgg16-mini", linf(24))
+    first = recipe.craft(checkpoint=tmp_path / "c")
+    assert (tmp_path / "c").exists()
+    assert torch.equal(recipe.craft(checkpoint=tmp_path / "c").delta, first.delta)
+
+
+def test_measuring_gives_what_evaluate_gives(evaluated):
+    recipe = Recipe("noise", "vgg16-mini", linf(24), seed=1)
+    crafted, model = recipe.craft(), models.load("vgg16-mini")
+    found = recipe.measure(crafted)
+    assert json.loads(json.dumps(found)) == found
+    for key, value in metrics.evaluate(model, *evaluated, crafted.delta).as_dict().items():
+        assert found[key] == value
+    assert (found["recipe"], found["command"], found["model"]) == (recipe.name, recipe.command, "vgg16-mini")
+    assert found["saturation"] == 1
+    assert found["l2_norm"] == pytest.approx(28 * 24 / 255)
+    assert not recipe.measure(crafted, clip=False)["clip"]
+
+
+def test_saturation_is_of_the_linf_ball_only(evaluated):
+    recipe = Recipe("noise", "vgg16-mini", NormBall(2, 2.0))
+    found = recipe.measure(recipe.craft())
+    assert found["saturation"] is None
+    assert found["l2_norm"] == pytest.approx(2)
+
+
+def test_what_was_measured_is_kept_and_read_again(folders, evaluated, few, monkeypatch):
+    recipe = Recipe("fff", "vgg16-mini", linf(24))
+    crafted = recipe.craft()
+    assert recipe.find_measured(folders[0]) is None
+    recipe.keep_measured(crafted, folders[0])
+    assert [path.name for path in folders[0].iterdir()] == [f"{recipe.name}.json"]
+    monkeypatch.setattr(Recipe, "measure", lambda *a, **k: pytest.fail("it was measured again"))
+    found = recipe.measured()
+    assert found["history"] == [entry for entry in crafted.history if "rate" in entry]
+    assert len(found["history"]) == 2
+
+
+def test_what_was_measured_on_other_weights_is_measured_anew(folders, evaluated, few):
+    recipe = Recipe("noise", "vgg16-mini", linf(24))
+    recipe.keep_measured(recipe.craft(), folders[0])
+    path = folders[0] / f"{recipe.name}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"source_sha256": "0" * 64, "l2_norm": 0}))
+    assert recipe.find_measured(folders[0]) is None
+    assert recipe.measured()["l2_norm"] > 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "command"),
+    [
+        (Recipe("noise", "vgg16-mini", linf(8), seed=1), "noise --model vgg16-mini --eps-255 8 --seed 1"),
+        (Recipe("fff", "resnet18", linf(10), variant="paper"),
+         "fff --model resnet18 --eps-255 10 --variant paper --seed 0"),
+        (Recipe("uap", "vgg16-mini", NormBall(2, 2.5), 50, 3, 2, 0.8),
+         "uap --model vgg16-mini --eps-l2 2.5 --images 50 --passes 2 --target-rate 0.8 --seed 3"),
+    ],
+)  # fmt: skip
+def test_the_command_says_everything(recipe, command):
+    assert recipe.command == f"uaplib craft {command}"
+
+
+def test_the_methods_of_the_book():
+    assert recipes.METHODS == ("noise", "uap", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-data")

@@ -118,6 +118,7 @@ def list_(what: Annotated[str, typer.Argument(help="models, data or methods.")] 
             card = models.card(name)
             table.add_row(name, f"{card['parameters']:,}", f"{100 * card['test_accuracy']:.2f} %", card["command"])
         Console().print(table)
+        print(f"pretrained on ImageNet: {', '.join(models.pretrained_names())}, timm:NAME")
     else:
         print("\n".join(data.DATASETS if what == "data" else recipes.METHODS))
 

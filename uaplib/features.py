@@ -47,7 +47,8 @@ def measure(model: nn.Module, images: Tensor, layers: Sequence[Layer], statistic
         layer = Layer(name, calls[name])
         calls[name] += 1
         if layer in wanted:
-            found[layer] = statistic(output)
+            # The copy is for the backward pass: an in-place ReLU may overwrite the output itself.
+            found[layer] = statistic(output.clone() if output.requires_grad else output)
 
     modules = dict(model.named_modules())
     names = dict.fromkeys(layer.name for layer in layers)
@@ -138,18 +139,20 @@ def _trace(model: nn.Module, images: Tensor) -> list[_Firing]:
 
 def _convolutions(model: nn.Module, firings: list[_Firing]) -> list[Layer]:
     """Follow each convolution's output tensor through normalisation and nonlinearity."""
+    order = {firing.layer: position for position, firing in enumerate(firings)}
 
-    def consumer(output: object, kinds: tuple) -> _Firing | None:
-        matches = (f for f in firings if isinstance(f.module, kinds) and f.inputs and f.inputs[0] is output)
-        return next(matches, None)
+    def consumer(firing: _Firing, kinds: tuple) -> _Firing | None:
+        """The next module that takes the output, if it is of one of these kinds."""
+        later = (f for f in firings[order[firing.layer] + 1 :] if not list(f.module.children()))
+        taker = next((f for f in later if f.inputs and f.inputs[0] is firing.output), None)
+        return taker if taker and isinstance(taker.module, kinds) else None
 
     ends = []
     for firing in firings:
         if isinstance(firing.module, CONVOLUTIONS):
-            end = consumer(firing.output, NORMALISATIONS) or firing
-            end = consumer(end.output, NONLINEARITIES) or _unit(model, firings, end) or end
+            end = consumer(firing, NORMALISATIONS) or firing
+            end = consumer(end, NONLINEARITIES) or _unit(model, firings, end) or end
             ends.append(end.layer)
-    order = {firing.layer: position for position, firing in enumerate(firings)}
     return sorted(dict.fromkeys(ends), key=order.get)
 
 
@@ -159,8 +162,9 @@ def _unit(model: nn.Module, firings: list[_Firing], end: _Firing) -> _Firing | N
     Such modules apply their nonlinearity as a function, which no hook sees.
     """
     parent = end.layer.name.rpartition(".")[0]
-    module = model.get_submodule(parent)
-    if not parent or not all(isinstance(child, CONVOLUTIONS + NORMALISATIONS) for child in module.children()):
+    children = list(model.get_submodule(parent).children())
+    only = all(isinstance(child, CONVOLUTIONS + NORMALISATIONS) for child in children)
+    if not parent or not only or sum(isinstance(child, CONVOLUTIONS) for child in children) != 1:
         return None
     return next((f for f in firings if f.layer == Layer(parent, end.layer.call)), None)
 

@@ -58,7 +58,7 @@ def predict(
 
     images: (N, C, H, W) in [0, 1]. delta: (1, C, H, W), or one perturbation per image. clip: whether the sum is
     clipped to [0, 1] before the model sees it (the papers evaluate without). batch_size: images at a time; when absent,
-    500 of up to 64 x 64 pixels and 50 larger ones. Raises ValueError or TypeError for bad
+    500 of up to 64 x 64 pixels and 8 larger ones. Raises ValueError or TypeError for bad
     images, a model in training mode or on another device, or a delta of another shape.
     """
     check_images(images)
@@ -68,7 +68,7 @@ def predict(
         if delta.shape[1:] != images.shape[1:] or len(delta) not in (1, len(images)):
             raise ValueError(f"delta of shape {tuple(delta.shape)} does not fit images of shape {tuple(images.shape)}")
         delta = delta.to(images)
-    batch_size = batch_size or (500 if images[0, 0].numel() <= 64 * 64 else 50)
+    batch_size = batch_size or (500 if images[0, 0].numel() <= 64 * 64 else 8)
     labels = []
     for start in tqdm(range(0, len(images), batch_size), desc="predicting", disable=not progress, leave=False):
         batch = images[start : start + batch_size]

@@ -9,7 +9,7 @@ from uaplib import models
 from uaplib.names import check_name
 
 ModelName = Annotated[str, AfterValidator(lambda name: check_name("model", name, models.names()))]
-AnyModelName = Annotated[str, AfterValidator(models.check_model_name)]  # the minis and pretrained ImageNet networks
+AnyModelName = Annotated[str, AfterValidator(lambda name: models.check_model_name(name))]  # ImageNet's too
 Budget255 = Annotated[int | float, Field(gt=0, le=255)]  # an l-infinity budget in steps of 8-bit pixels
 Length = Annotated[int | float, Field(gt=0, le=100)]  # an l2 budget in units of [0, 1]
 Count = Annotated[int, Field(ge=1)]

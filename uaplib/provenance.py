@@ -6,7 +6,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 import uaplib
 
@@ -24,6 +24,11 @@ def weights_sha256(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def sha256_of(images: Tensor) -> str:
+    """Return a digest of the values of a tensor."""
+    return hashlib.sha256(images.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def commit() -> str | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from uaplib import metrics, models, perturbation, provenance
 from uaplib.attacks import fast_feature_fool, gd_uap, uap
+from uaplib.attacks.activations import scaled
 from uaplib.balls import NormBall
 from uaplib.data import fashion_mnist, pictures
 from uaplib.files import data_folder, write_text
@@ -22,6 +23,12 @@ DATA_FREE = ("fff", "gd-uap-none", "gd-uap-range")
 METHODS = ("noise", "uap", *DATA_FREE, "gd-uap-data")
 HELD_OUT_IMAGES = 2000
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"  # exists in a checkout of the book, not in an installed package
+
+
+@cache
+def weights_sha256(model: str) -> str:
+    """Return the digest of the named model's weights, computed once."""
+    return provenance.weights_sha256(models.load(model))
 
 
 @cache
@@ -146,7 +153,7 @@ class Recipe:
         """Run "fff" or GD-UAP in its variant."""
         variant, prior = VARIANTS[self.variant], self.method.removeprefix("gd-uap-")
         module = importlib.import_module("uaplib.attacks." + ("fast_feature_fool" if prior == "fff" else "gd_uap"))
-        default = module.DEFAULT if prior == "fff" else module.DEFAULTS[prior]
+        default = scaled(module.DEFAULT if prior == "fff" else module.DEFAULTS[prior], self.ball)
         common["settings"] = replace(module.PAPER if variant.paper else default, **variant.settings)
         common["layers"] = variant.layers
         if variant.selected:
@@ -167,7 +174,7 @@ class Recipe:
         if not path.exists():
             return None
         found = UniversalPerturbation.load(path)
-        return found if found.source_sha256 == provenance.weights_sha256(models.load(self.model)) else None
+        return found if found.source_sha256 == weights_sha256(self.model) else None
 
     def load_or_craft(self) -> UniversalPerturbation:
         """Return the artifact, from the checkout or from the data folder; where there is none, craft and keep it."""
@@ -192,7 +199,7 @@ class Recipe:
             "recipe": self.name,
             "command": self.command,
             "model": self.model,
-            "source_sha256": provenance.weights_sha256(model),
+            "source_sha256": weights_sha256(self.model),
             **found.as_dict(),
             "saturation": saturated if crafted.ball.p == math.inf else None,
             "l2_norm": crafted.delta.norm().item(),
@@ -218,7 +225,7 @@ class Recipe:
         if not path.exists():
             return None
         found = json.loads(path.read_text(encoding="utf-8"))
-        return found if found["source_sha256"] == provenance.weights_sha256(models.load(self.model)) else None
+        return found if found["source_sha256"] == weights_sha256(self.model) else None
 
     def keep_measured(self, crafted: UniversalPerturbation, folder: Path, progress: bool = False) -> None:
         """Write `measure` of the crafted perturbation, and the history of its rates, into `folder`."""

@@ -4,16 +4,16 @@ A loss on layer activations, pictures under the perturbation (or none), Adam, a 
 perturbation, and a clock that says when to measure and when to stop.
 """
 
-import hashlib
 import json
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -106,6 +106,11 @@ class Settings:
             raise ValueError(f"learning_rate must be positive, not {self.learning_rate}")
         if self.check_after < 0:
             raise ValueError(f"check_after must be at least 0, not {self.check_after}")
+
+
+def scaled(settings: Settings, ball: NormBall) -> Settings:
+    """Return settings that were found at 10/255 for another budget: the steps grow and shrink with it."""
+    return replace(settings, learning_rate=settings.learning_rate * (ball.eps / (10 / 255) or 1))
 
 
 class Clock:
@@ -241,10 +246,11 @@ class _Run:
 
     def step(self) -> float:
         pictures = self.task.pictures(self.settings.batch_size)
-        delta = self.task.ball.project(self.v)
-        seen = pictures + (delta * self.task.model.std if self.settings.forget_std else delta)
-        seen = seen.clamp(0, 1) if self.settings.clip else seen
-        loss = activation_loss(self.task.model, seen, self.task.layers, self.task.statistic)
+        with torch.enable_grad():
+            delta = self.task.ball.project(self.v)
+            seen = pictures + (delta * self.task.model.std if self.settings.forget_std else delta)
+            seen = seen.clamp(0, 1) if self.settings.clip else seen
+            loss = activation_loss(self.task.model, seen, self.task.layers, self.task.statistic)
         (self.v.grad,) = torch.autograd.grad(loss, self.v)
         if not torch.isfinite(self.v.grad).all():
             raise FloatingPointError(f"the gradient is not finite in iteration {self.clock.iteration + 1}")
@@ -274,17 +280,18 @@ class _Run:
             self.task.seed, {**asdict(self.settings), **self.task.record}, self.history, run=run,
         )  # fmt: skip
 
+    @cached_property
     def identity(self) -> str:
         """What tells this run from others: everything but its state."""
         found = self.result()
-        digest = hashlib.sha256(self.task.selection.cpu().numpy().tobytes()).hexdigest()
+        digest = provenance.sha256_of(self.task.selection)
         return json.dumps([str(found.ball), found.source_sha256, found.seed, found.parameters, found.method, digest])
 
     def save(self, checkpoint: str | Path) -> None:
         moments = self.adam.state[self.v] if self.clock.iteration else {}
         tensors = {"v": self.v.detach(), "best": self.best, "generator": torch.get_rng_state(), **moments}
         clock = {name: value for name, value in vars(self.clock).items() if name != "settings"}
-        state = {"identity": self.identity(), "clock": clock, "history": self.history, "seconds": self.seconds}
+        state = {"identity": self.identity, "clock": clock, "history": self.history, "seconds": self.seconds}
         content = save({key: t.detach().cpu() for key, t in tensors.items()}, {"state": json.dumps(state)})
         try:
             write_atomically(Path(checkpoint), lambda temporary: temporary.write_bytes(content))
@@ -294,10 +301,13 @@ class _Run:
     def resume(self, checkpoint: str | Path | None) -> None:
         if checkpoint is None or not Path(checkpoint).exists():
             return
-        with safe_open(checkpoint, framework="pt") as file:
-            state = json.loads((file.metadata() or {}).get("state", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-        if state.get("identity") != self.identity():
+        try:
+            with safe_open(checkpoint, framework="pt") as file:
+                state = json.loads((file.metadata() or {}).get("state", "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        except SafetensorError as error:
+            raise ValueError(f"{checkpoint} is no checkpoint, or a damaged one; delete it: {error}") from error
+        if state.get("identity") != self.identity:
             raise ValueError(f"{checkpoint} belongs to a run with other arguments; delete it or name another file")
         with torch.no_grad():
             self.v.copy_(tensors.pop("v"))

@@ -5,8 +5,9 @@ from pathlib import Path
 from torch import Tensor
 
 from uaplib import features, priors
-from uaplib.attacks.activations import Settings, Task, craft, mean_activation
+from uaplib.attacks.activations import Settings, Task, craft, mean_activation, scaled
 from uaplib.balls import NormBall
+from uaplib.checks import check_model
 from uaplib.features import Selection
 from uaplib.models import Normalized
 from uaplib.perturbation import UniversalPerturbation
@@ -28,7 +29,7 @@ def fast_feature_fool(
     *,
     selection: Tensor | None = None,
     layers: Selection | None = None,
-    settings: Settings = DEFAULT,
+    settings: Settings | None = None,
     seed: int = 0,
     source: str = "",
     checkpoint: str | Path | None = None,
@@ -37,15 +38,16 @@ def fast_feature_fool(
     """Craft a perturbation that maximises the mean activation of all layers, -sum_i log mean |a_i| (eq. 3).
 
     The network sees the mean image plus the perturbation, and nothing else. Arguments as in
-    `uaplib.attacks.gd_uap`; settings: `PAPER` or the default, which takes larger steps, halves more often, and keeps
-    the variable itself in the ball.
+    `uaplib.attacks.gd_uap`; settings: `PAPER`, or the default, which takes larger steps (in proportion to the budget),
+    halves more often, and keeps the variable itself in the ball.
 
     Raises ValueError for bad arguments, FloatingPointError for dead layers.
     """
+    check_model(model, model.mean_image())
     chosen = features.choose(model, model.mean_image(), layers or features.default_kind(model))
     mean = model.mean_image()
     record = features.record(chosen) | priors.selection_record(selection)
     if selection is None:
         selection = priors.selection_pictures(model)
     task = Task(model, ball, chosen, mean_activation, lambda count: mean, selection, "fff", source, seed, record)
-    return craft(task, settings, checkpoint, progress)
+    return craft(task, settings or scaled(DEFAULT, ball), checkpoint, progress)

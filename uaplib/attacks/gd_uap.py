@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from uaplib import features, priors
-from uaplib.attacks.activations import Settings, Task, craft, energy
+from uaplib.attacks.activations import Settings, Task, craft, energy, scaled
 from uaplib.balls import NormBall
-from uaplib.checks import check_images
+from uaplib.checks import check_images, check_model
 from uaplib.features import Selection
 from uaplib.models import Normalized
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
+from uaplib.provenance import sha256_of
 
 PRIORS = ("none", "range", "data")
 # The authors' program: Adam, 0.1 on the scale of 0 to 255, the variable left free and clipped inside the network; a
@@ -51,7 +52,7 @@ def gd_uap(
     deviation alone) or "data" (`images`, (N, C, H, W) in [0, 1]). selection: images on which the iterate with the
     highest fooling rate is chosen, as in the papers; when absent, noise pictures stand in and no image plays a part.
     layers: see `uaplib.features.choose`; the block outputs of networks that are built of blocks, otherwise the
-    convolutions, when absent. settings: `PAPER`, or the default for the prior.
+    convolutions, when absent. settings: `PAPER`, or the default for the prior, its steps in proportion to the budget.
 
     The defaults differ from the authors' program: larger steps, halving by the clock instead of at saturation, the
     variable itself kept in the ball, picture plus perturbation clipped, no augmentation, random batches of 4 instead
@@ -64,16 +65,17 @@ def gd_uap(
     images that are also among the selection images; FloatingPointError for dead layers.
     """
     check_name("prior", prior, PRIORS)
-    settings = settings or DEFAULTS[prior]
+    settings = settings or scaled(DEFAULTS[prior], ball)
     if (prior == "data") != (images is not None):
         raise ValueError("images belong to prior='data': give them there, and nowhere else")
     if images is not None:
         _check_data(images, selection, settings.batch_size)
+    check_model(model, model.mean_image())
     chosen = features.choose(model, model.mean_image(), layers or features.default_kind(model))
-    pictures = _pictures(model, prior, images, settings)
+    pictures = _pictures(model, prior, images, settings, seed)
     record = {"prior": prior} | features.record(chosen) | priors.selection_record(selection)
     if images is not None:
-        record["images"] = len(images)
+        record |= {"images": len(images), "images_sha256": sha256_of(images)}
     if selection is None:
         selection = priors.selection_pictures(model)
     task = Task(model, ball, chosen, energy, pictures, selection, f"gd-uap-{prior}", source, seed, record)
@@ -85,17 +87,21 @@ def _check_data(images: Tensor, selection: Tensor | None, batch_size: int) -> No
     if batch_size > len(images):
         raise ValueError(f"batch_size={batch_size} is more than the {len(images)} images there are")
     if selection is not None:
-        seen = {image.tobytes() for image in images.cpu().numpy()}
-        if any(image.tobytes() in seen for image in selection.cpu().numpy()):
+        seen = {image.tobytes() for image in images.detach().cpu().numpy()}
+        if any(image.tobytes() in seen for image in selection.detach().cpu().numpy()):
             raise ValueError("some selection images are also crafting images; the two must be disjoint")
 
 
-def _pictures(model: Normalized, prior: str, images: Tensor | None, settings: Settings) -> Callable[[int], Tensor]:
+def _pictures(
+    model: Normalized, prior: str, images: Tensor | None, settings: Settings, seed: int
+) -> Callable[[int], Tensor]:
     """Return the function that draws what lies under the perturbation, so many pictures at a time."""
     if prior == "none":
         mean = model.mean_image()
         return lambda count: mean  # copies of one picture would add nothing
-    fixed = priors.range_pictures(model, 1, size=round(500 / 224 * model.size)) if settings.one_picture else None
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        fixed = priors.range_pictures(model, 1, size=round(500 / 224 * model.size) if settings.augment else None)
     augment = priors.augmentation(model.size, model.mean.flatten().tolist())
 
     def draw(count: int) -> Tensor:
@@ -104,7 +110,7 @@ def _pictures(model: Normalized, prior: str, images: Tensor | None, settings: Se
             drawn = images[start : start + count]
         elif prior == "data":
             drawn = images[torch.randperm(len(images))[:count].to(images.device)]
-        elif fixed is not None:
+        elif settings.one_picture:
             drawn = fixed.expand(count, -1, -1, -1)
         else:
             drawn = priors.range_pictures(model, count, settings.smoothness)

@@ -1,6 +1,5 @@
 """Universal adversarial perturbations (Moosavi-Dezfooli, Fawzi, Fawzi and Frossard, 2017)."""
 
-import hashlib
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -65,7 +64,7 @@ def uap(
         )
     images = images.detach()
     parameters = {
-        "images": len(images), "images_sha256": hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest(),
+        "images": len(images), "images_sha256": provenance.sha256_of(images),
         "target_rate": target_rate, "max_passes": max_passes, "num_classes": num_classes, "overshoot": overshoot,
         "max_iterations": max_iterations, "clip": clip,
     }  # fmt: skip

