@@ -17,8 +17,9 @@ test: .venv/ready .venv/peers data ## lint, then unit, conformance, notebook and
 update: .venv/ready data ## execute what changed and write the outputs back into notebooks/
 	$(BIN)/python -m uaplib.pipeline update
 
+# On large images glibc's allocator gives memory back and asks for it again all the time; kept, crafting is faster.
 artifacts: .venv/ready data ## craft what chapters load and is missing or out of date
-	$(BIN)/uaplib craft --all
+	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 $(BIN)/uaplib craft --all
 
 hero: .venv/ready data ## draw the front page's picture anew
 	$(BIN)/python -m uaplib.pipeline hero

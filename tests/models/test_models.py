@@ -122,8 +122,8 @@ def test_loading_leaves_the_global_generator_alone():
 
 @pytest.mark.parametrize("function", [models.load, models.card, models.weights_file, registry.build])
 def test_an_unknown_name_gets_suggestions(function):
-    with pytest.raises(ValueError, match="name='vgg-16' is unknown. Did you mean .*'vgg16-mini'"):
-        function("vgg-16")
+    with pytest.raises(ValueError, match="name='vgg16-mni' is unknown. Did you mean .*'vgg16-mini'"):
+        function("vgg16-mni")
 
 
 def test_missing_weights_get_the_command_that_makes_them(monkeypatch, tmp_path):
