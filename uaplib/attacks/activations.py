@@ -32,12 +32,12 @@ SATURATED = 1 - 1e-6  # a pixel counts as saturated from this share of the budge
 
 
 def mean_activation(activation: Tensor) -> Tensor:
-    """Return mean |a|, Fast Feature Fool's measure of a layer."""
+    """Return mean(abs(a)), Fast Feature Fool's measure of a layer."""
     return torch.linalg.vector_norm(activation, 1) / activation.numel()
 
 
 def energy(activation: Tensor) -> Tensor:
-    """Return 1/2 ||a||^2 over the whole batch, GD-UAP's measure of a layer."""
+    """Return norm(a)**2 / 2 over the whole batch, GD-UAP's measure of a layer."""
     return torch.linalg.vector_norm(activation).square() / 2
 
 

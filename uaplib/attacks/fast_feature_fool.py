@@ -35,7 +35,7 @@ def fast_feature_fool(
     checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> UniversalPerturbation:
-    """Craft a perturbation that maximises the mean activation of all layers, -sum_i log mean |a_i| (eq. 3).
+    """Craft a perturbation that maximises the mean activation of all layers, the sum of log(mean(abs(a))) (eq. 3).
 
     The network sees the mean image plus the perturbation, and nothing else. Arguments as in
     `uaplib.attacks.gd_uap`; settings: `PAPER`, or the default, which takes larger steps (in proportion to the budget),

@@ -45,7 +45,7 @@ def gd_uap(
     checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> UniversalPerturbation:
-    """Craft a perturbation that maximises the energy of a network's layers, -sum_i log 1/2 ||a_i||^2 (eq. 4).
+    """Craft a perturbation that maximises the energy of a network's layers, the sum of log(norm(a)**2 / 2) (eq. 4).
 
     model: a `Normalized` network that knows the size of its images. ball: an l-infinity ball. prior: what lies under
     the perturbation: "none" (the mean image), "range" (noise that is drawn from the normalisation's mean and standard
