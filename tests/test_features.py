@@ -276,3 +276,29 @@ def test_choosing_changes_nothing(model):
     features.choose(model, images)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("method", "network", "count"),
+    [("fff", "alexnet", 5), ("fff", "vgg16", 15), ("fff", "vgg19", 18), ("fff", "googlenet", 12),
+     ("gd-uap", "alexnet", 5), ("gd-uap", "vgg16", 15), ("gd-uap", "vgg19", 21), ("gd-uap", "googlenet", 12),
+     ("gd-uap", "resnet152", 51)],
+)  # fmt: skip
+def test_the_papers_layers_are_in_torchvisions_networks(method, network, count):
+    with torch.device("meta"):
+        built = torchvision.models.get_model(network, **({"init_weights": False} if network == "googlenet" else {}))
+    modules = {f"network.{name}": module for name, module in built.named_modules()}
+    names = features.paper_layers(method, network)
+    assert len(set(names)) == count
+    assert set(names) <= set(modules)
+    if network.startswith("vgg"):
+        convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in modules.values())
+        assert sum(isinstance(modules[name], torch.nn.ReLU) for name in names if ".features." in name) == convolutions
+        assert sum(isinstance(modules[name], torch.nn.MaxPool2d) for name in names) == (2 if method == "fff" else 0)
+
+
+def test_a_network_that_the_paper_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="network='vgg13' is unknown. Did you mean .*'vgg16'"):
+        features.paper_layers("gd-uap", "vgg13")
+    with pytest.raises(ValueError, match="method='uap' is unknown"):
+        features.paper_layers("uap", "vgg16")

@@ -13,12 +13,39 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from uaplib.names import check_name
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 NONLINEARITIES = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.SiLU, nn.GELU, nn.Mish,
                   nn.Hardswish, nn.Hardtanh, nn.Softplus, nn.Sigmoid, nn.Tanh)  # fmt: skip
 KINDS = ("convolutions", "blocks")
 Selection = str | Sequence[str]
+
+
+_VGG16 = [f"features.{i}" for i in (1, 3, 6, 8, 11, 13, 15, 18, 20, 22, 25, 27, 29)]
+_VGG19 = [f"features.{i}" for i in (1, 3, 6, 8, 11, 13, 15, 17, 20, 22, 24, 26, 29, 31, 33, 35)]
+_ALEXNET = [f"features.{i}" for i in (1, 4, 7, 9, 11)]
+_INCEPTIONS = ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
+_GOOGLENET = ["conv1", "conv2", "conv3", *(f"inception{block}" for block in _INCEPTIONS)]
+_RESNET152 = ["conv1", *(f"layer{i + 1}.{k}" for i, blocks in enumerate((3, 8, 36, 3)) for k in range(blocks))]
+# What the authors' programs name, on torchvision's networks; AlexNet stands in for CaffeNet. Some of it looks
+# unintended, and is theirs all the same: the two poolings of Fast Feature Fool, the dropouts of GD-UAP.
+PAPER_LAYERS = {
+    "fff": {
+        "alexnet": _ALEXNET,
+        "vgg16": [*_VGG16, "features.16", "features.23"],
+        "vgg19": [*_VGG19, "features.18", "features.27"],
+        "googlenet": _GOOGLENET,
+    },
+    "gd-uap": {
+        "alexnet": _ALEXNET,
+        "vgg16": [*_VGG16, "classifier.2", "classifier.5"],
+        "vgg19": [*_VGG19, *(f"classifier.{i}" for i in (1, 2, 4, 5, 6))],
+        "googlenet": _GOOGLENET,
+        "resnet152": _RESNET152,
+    },
+}
 
 
 class Layer(NamedTuple):
@@ -91,6 +118,16 @@ def choose(model: nn.Module, images: Tensor, selection: Selection = "convolution
     if not chosen:
         raise ValueError(f"no {selection} found in {type(model).__name__}; give a list of module names instead")
     return chosen
+
+
+def paper_layers(method: str, network: str) -> list[str]:
+    """Return the modules that the authors of "fff" or "gd-uap" watch in a network of torchvision.
+
+    The names are those inside a `Normalized` model, for the argument `layers` of the attacks. Raises ValueError for
+    another method or a network that the paper does not have.
+    """
+    networks = PAPER_LAYERS[check_name("method", method, PAPER_LAYERS)]
+    return [f"network.{name}" for name in networks[check_name("network", network, networks)]]
 
 
 def default_kind(model: nn.Module) -> str:
