@@ -38,7 +38,7 @@ def selection_pictures(model: Normalized, count: int = 100) -> Tensor:
     """Return the pictures on which an iterate is chosen without any image: smooth, mostly grey noise of half contrast.
 
     They are the same in every run. On them a perturbation's fooling rate rises with the one on photographs, though it
-    is another number; on white noise it does not (measured in the book's chapter 6).
+    is another number (measured in the book's chapter 6).
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)

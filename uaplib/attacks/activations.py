@@ -69,13 +69,12 @@ class Settings:
     `check_after` (0: after `check_every`). What is due together is measured first and halved then. patience: stop
     after so many measurements in a row without improvement.
 
-    clip: whether the
-    network sees picture plus perturbation clipped to [0, 1]. project: whether the optimised variable itself is
-    projected after every step; the authors let it run free and clip what the network sees. augment: whether pictures
-    are augmented (`uaplib.priors.augmentation`). smoothness: of the range prior's noise, see
-    `uaplib.priors.range_pictures`; with one_picture, one fixed picture of white noise takes its place.
-    contiguous: whether a batch of data is a run of consecutive images, as the authors take it. forget_std: a mistake
-    to study, of a public port: the network sees the perturbation without division by the standard deviation.
+    clip: whether the network sees picture plus perturbation clipped to [0, 1]. project: whether the optimised variable
+    itself is projected after every step; the authors let it run free and clip what the network sees. augment: whether
+    pictures are augmented (`uaplib.priors.augmentation`). smoothness: of the range prior's noise, see
+    `uaplib.priors.range_pictures`; with one_picture, one fixed picture of white noise takes its place. contiguous:
+    whether a batch of data is a run of consecutive images, as the authors take it. forget_std: a mistake to study, of
+    a public port: the network sees the perturbation without division by the standard deviation.
     """
 
     learning_rate: float
