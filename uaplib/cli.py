@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from uaplib import data, metrics, models, recipes
+from uaplib import data, models, recipes
 from uaplib.balls import NormBall
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
@@ -21,18 +21,18 @@ app = typer.Typer(
 
 @app.command(epilog="Example: `uaplib train resnet-mini --seed 0`, or `uaplib train --all`.")
 def train(
-    name: Annotated[str, typer.Argument(help="A mini network; `uaplib list models` shows them.")] = "",
-    every: Annotated[bool, typer.Option("--all", help="Train all six.")] = False,
+    name: Annotated[str, typer.Argument(help="A network of the project; `uaplib list models` shows them.")] = "",
+    every: Annotated[bool, typer.Option("--all", help="Train all of them.")] = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's own number.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Part of the recipe: it changes the last bits.")] = 1,
 ) -> None:
-    """Train a mini network on Fashion-MNIST and write its weights and model card into the package."""
+    """Train a network (classifier, segmenter or depth) and write its weights and model card into the package."""
     from uaplib.train import train as run
 
     if every == bool(name):
         raise ValueError("name one network, or say --all")
-    for each in models.names() if every else [name]:
+    for each in [*models.MINIS, *models.DENSE] if every else [name]:
         _print_json(run(each, seed=seed, epochs=epochs, threads=threads))
 
 
@@ -98,13 +98,14 @@ def evaluate(
     images: Annotated[int, typer.Option(min=1, max=10000, help="Number of test images.")] = 10000,
     clip: Annotated[bool, typer.Option(help="Clip image plus perturbation to [0, 1].")] = True,
 ) -> None:
-    """Measure a perturbation on evaluation images, Fashion-MNIST's or ImageNet's, and print the result as JSON."""
+    """Measure a perturbation on the network's evaluation images, and print the result as JSON."""
     perturbation = UniversalPerturbation.load(file)
     name = model or perturbation.source
     if not name:
         raise ValueError(f"{file} was not crafted on a network; name one with --model")
     test = recipes.evaluation_set(name, images)
-    result = metrics.evaluate(models.load(name), *test, perturbation.delta, clip=clip, progress=True)
+    evaluate = recipes.EVALUATE[models.says(name)]
+    result = evaluate(models.load(name), *test, perturbation.delta, clip=clip, progress=True)
     _print_json({"perturbation": str(file), "model": name, **result.as_dict()})
 
 
@@ -113,12 +114,14 @@ def list_(what: Annotated[str, typer.Argument(help="models, data or methods.")] 
     """List what can be named in the other commands."""
     check_name("what", what, ("models", "data", "methods"))
     if what == "models":
-        table = Table("name", "parameters", "test accuracy", "trained by")
-        for name in models.names():
-            card = models.card(name)
-            table.add_row(name, f"{card['parameters']:,}", f"{100 * card['test_accuracy']:.2f} %", card["command"])
+        table = Table("name", "parameters", "says", "on test images", "trained by")
+        for name in [*models.MINIS, *models.DENSE]:
+            card, says = models.card(name), models.says(name)
+            measure = {"label": "test_accuracy", "classes": "test_mean_iou", "depth": "test_delta_1"}[says]
+            grade = f"{measure.removeprefix('test_')} {100 * card[measure]:.2f} %"
+            table.add_row(name, f"{card['parameters']:,}", says, grade, card["command"])
         Console().print(table)
-        print(f"pretrained on ImageNet: {', '.join(models.pretrained_names())}, timm:NAME")
+        print(f"trained by others: {', '.join(models.pretrained_names())}, timm:NAME")
     else:
         print("\n".join(data.DATASETS if what == "data" else recipes.METHODS))
 

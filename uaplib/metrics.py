@@ -1,9 +1,12 @@
 """Fooling rate and the rest, each proportion with its count and a 95 % Wilson interval."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from scipy.stats import binomtest
+from scipy import stats
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -30,7 +33,7 @@ class Proportion:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % Wilson score interval (Wilson, 1927), in [0, 1]."""
-        low, high = binomtest(self.count, self.n).proportion_ci(0.95, method="wilson")
+        low, high = stats.binomtest(self.count, self.n).proportion_ci(0.95, method="wilson")
         return float(low), float(high)
 
     def __str__(self) -> str:
@@ -54,7 +57,10 @@ def predict(
     batch_size: int | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """Return the labels (N,) that `model` gives to `images`, or to `images + delta`.
+    """Return what `model` says of `images`, or of `images + delta`: the most likely labels, int64.
+
+    That is (N,) for a classifier, and (N, H, W), one label per pixel, for a segmenter. A map of one channel, such as
+    depth, is no choice between classes; it is returned as it is, floating point (N, H, W).
 
     images: (N, C, H, W) in [0, 1]. delta: (1, C, H, W), or one perturbation per image. clip: whether the sum is
     clipped to [0, 1] before the model sees it (the papers evaluate without). batch_size: images at a time; when absent,
@@ -75,13 +81,24 @@ def predict(
         if delta is not None:
             batch = batch + (delta if len(delta) == 1 else delta[start : start + batch_size])
             batch = batch.clamp(0, 1) if clip else batch
-        labels.append(model(batch).argmax(1))
+        output = model(batch)
+        labels.append(output[:, 0] if output.ndim == 4 and output.shape[1] == 1 else output.argmax(1))
     return torch.cat(labels)
 
 
 def fooling_rate(clean_predictions: Tensor, perturbed_predictions: Tensor) -> Proportion:
-    """Return the share of images whose predicted label changes; ground truth plays no part."""
+    """Return the share of predictions that change; ground truth plays no part.
+
+    A label changes when it becomes another one; of a segmenter, each pixel counts (the flip rate). Depth, which is
+    floating point and positive, changes where it becomes larger or smaller by a factor of 1.25 or more.
+    """
+    if clean_predictions.is_floating_point():
+        return share(_within(clean_predictions, perturbed_predictions).logical_not())
     return share(_agree(clean_predictions, perturbed_predictions).logical_not())
+
+
+def _within(depth: Tensor, other: Tensor, factor: float = 1.25) -> Tensor:
+    return torch.maximum(depth / other, other / depth) < factor
 
 
 def accuracy(predictions: Tensor, labels: Tensor) -> Proportion:
@@ -102,6 +119,45 @@ def dominant_label(predictions: Tensor) -> tuple[int, Proportion]:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A measure over `n` images, with its 95 % interval by bootstrap over the images."""
+
+    value: float
+    interval: tuple[float, float]
+    n: int
+
+    def __str__(self) -> str:
+        """Write value, interval and n, for instance '0.632 [0.602, 0.661], n=233'."""
+        return f"{self.value:.3f} [{self.interval[0]:.3f}, {self.interval[1]:.3f}], n={self.n}"
+
+
+def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], n: int, resamples: int = 1000) -> Estimate:
+    """Return a measure of `n` images with its percentile interval, from the same resamples in every call.
+
+    statistic: from indices of images, (..., n), to values (...). Where all images agree, or there is but one, the
+    interval is the value itself.
+    """
+    value = float(statistic(np.arange(n)))
+    if n == 1:
+        return Estimate(value, (value, value), n)
+    drawn = stats.bootstrap(
+        (np.arange(n),), lambda index, axis: statistic(index), vectorized=True, n_resamples=resamples, batch=50,
+        method="percentile", rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    return Estimate(value, (float(drawn.low), float(drawn.high)), n)
+
+
+def json_safe(fields: Mapping[str, Any]) -> dict:
+    """Return the fields with each proportion and estimate as value, interval and n."""
+    return {
+        name: {"value": value.value, "interval": list(value.interval), "n": value.n}
+        if isinstance(value, Proportion | Estimate)
+        else value
+        for name, value in fields.items()
+    }
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What a perturbation does to a model on labelled images; `clip` says how the two were added."""
 
@@ -114,11 +170,7 @@ class Evaluation:
 
     def as_dict(self) -> dict:
         """Return JSON-safe values: each proportion as value, interval and n."""
-        fields = vars(self) | {}
-        for name, value in fields.items():
-            if isinstance(value, Proportion):
-                fields[name] = {"value": value.value, "interval": list(value.interval), "n": value.n}
-        return fields
+        return json_safe(vars(self))
 
 
 def evaluate(

@@ -14,7 +14,7 @@ ANGLES = (-10, -7, -5, -3, 3, 5, 7, 10)
 
 
 def range_pictures(
-    model: Normalized, count: int, smoothness: float = 0.0, grey: float = 0.0, size: int | None = None
+    model: Normalized, count: int, smoothness: float = 0.0, grey: float = 0.0, size: tuple[int, int] | None = None
 ) -> Tensor:
     """Return Gaussian noise with the mean and standard deviation of the model's normalisation, clipped to [0, 1].
 
@@ -22,14 +22,14 @@ def range_pictures(
     have. grey: the share of the variance that all channels have in common. size: height and width; the model's own when
     absent.
     """
-    size = size or model.size
-    noise = torch.randn(count, model.mean.shape[1], size, size)
+    height, width = size or model.height_width
+    noise = torch.randn(count, model.mean.shape[1], height, width)
     if grey:
-        noise = (1 - grey) ** 0.5 * noise + grey**0.5 * torch.randn(count, 1, size, size)
+        noise = (1 - grey) ** 0.5 * noise + grey**0.5 * torch.randn(count, 1, height, width)
     if smoothness:
-        vertical, horizontal = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)
-        frequency = torch.hypot(vertical, horizontal).clamp_min(1 / size)
-        noise = torch.fft.irfft2(torch.fft.rfft2(noise) / frequency**smoothness, s=(size, size))
+        vertical, horizontal = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)
+        frequency = torch.hypot(vertical, horizontal).clamp_min(1 / max(height, width))
+        noise = torch.fft.irfft2(torch.fft.rfft2(noise) / frequency**smoothness, s=(height, width))
         noise = noise / noise.std((1, 2, 3), keepdim=True)
     return (model.mean + model.std * noise.to(model.mean)).clamp(0, 1)
 
@@ -50,14 +50,15 @@ def selection_record(selection: Tensor | None) -> dict:
     return {"selection": "noise pictures" if selection is None else f"{len(selection)} images"}
 
 
-def augmentation(size: int, fill: list[float]) -> v2.Transform:
+def augmentation(height_width: tuple[int, int], fill: list[float]) -> v2.Transform:
     """Return GD-UAP's augmentation of one image, each part with probability 1/2.
 
     Scaling of the short side by 0.75 to 1.5, mirroring, rotation by one of eight angles, Gaussian blur with standard
-    deviation 1, a random crop (small images are padded with `fill`); in the end a short side of 256/224 `size` and its
-    centre of `size`. Where the rotation leaves corners, the authors crop to the largest rectangle inside; here they
+    deviation 1, a random crop (small images are padded with `fill`); in the end a short side of 256/224 the
+    network's and the centre of the network's size. Where the rotation leaves corners, the authors crop to the largest rectangle inside; here they
     are filled.
     """
+    size = min(height_width)
     rotations = [v2.RandomRotation((angle, angle), InterpolationMode.BILINEAR, fill=fill) for angle in ANGLES]
     blurs = [v2.GaussianBlur(taps, sigma=1.0) for taps in (3, 5, 7, 9)]
     return v2.Compose(
@@ -66,8 +67,8 @@ def augmentation(size: int, fill: list[float]) -> v2.Transform:
             v2.RandomHorizontalFlip(),
             v2.RandomApply([v2.RandomChoice(rotations)]),
             v2.RandomApply([v2.RandomChoice(blurs)]),
-            v2.RandomApply([v2.RandomCrop(size, pad_if_needed=True, fill=fill)]),
+            v2.RandomApply([v2.RandomCrop(height_width, pad_if_needed=True, fill=fill)]),
             v2.Resize(round(size * 256 / 224)),
-            v2.CenterCrop(size),
+            v2.CenterCrop(height_width),
         ]
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from uaplib import metrics, models, perturbation, provenance
+from uaplib import depth, metrics, models, perturbation, provenance, segmentation
 from uaplib.attacks import fast_feature_fool, gd_uap, uap
 from uaplib.attacks.activations import scaled
 from uaplib.balls import NormBall
@@ -22,6 +22,8 @@ from uaplib.perturbation import UniversalPerturbation
 DATA_FREE = ("fff", "gd-uap-none", "gd-uap-range")
 METHODS = ("noise", "uap", *DATA_FREE, "gd-uap-data")
 HELD_OUT_IMAGES = 2000
+CRAFTING_IMAGES = 300
+EVALUATE = {"label": metrics.evaluate, "classes": segmentation.evaluate, "depth": depth.evaluate}
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"  # exists in a checkout of the book, not in an installed package
 
 
@@ -33,12 +35,15 @@ def weights_sha256(model: str) -> str:
 
 @cache
 def crafting_set(model: str, count: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return images and labels to craft on: of Fashion-MNIST's training set, or of the 300 ImageNet samples for it.
+    """Return images and labels to craft on, from the training split of what the network has learnt.
 
-    `count`: how many; by default 300, and the 300. Raises ValueError when there are fewer.
+    For ImageNet's networks, the 300 ImageNet samples for it; for those that say something about pixels, see
+    `labelled_scenes`. `count`: how many; 300 by default. Raises ValueError when there are fewer.
     """
     if model in models.MINIS:
-        return fashion_mnist.load("train", count or 300)
+        return fashion_mnist.load("train", count or CRAFTING_IMAGES)
+    if model in models.DENSE:
+        return labelled_scenes(model, "train", count or CRAFTING_IMAGES)
     chosen = pictures.samples_or_pictures("crafting")
     if count and count > len(chosen):
         raise ValueError(f"images={count} is more than the {len(chosen)} crafting images there are")
@@ -47,29 +52,65 @@ def crafting_set(model: str, count: int | None = None) -> tuple[Tensor, Tensor]:
 
 @cache
 def selection_set(model: str) -> tuple[Tensor, Tensor]:
-    """Return the images and labels of the 100 ImageNet samples for choosing an iterate."""
+    """Return the images and labels for choosing an iterate: 100 ImageNet samples, or 100 validation scenes."""
+    if model in models.DENSE:
+        return labelled_scenes(model, "val", 100)
     return pictures.samples_or_pictures("selection").load(models.preprocessing(model))
 
 
 @cache
 def evaluation_set(model: str, count: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return images and labels to measure on: Fashion-MNIST's test images, or the 600 ImageNet samples for it."""
+    """Return images and labels to measure on: Fashion-MNIST's test images, test scenes, or 600 ImageNet samples.
+
+    Raises ValueError for a segmenter or a depth network whose pixels nobody has labelled here.
+    """
     if model in models.MINIS:
         return fashion_mnist.load("test", count)
+    if model in models.DENSE:
+        return labelled_scenes(model, "test", count)
+    if models.says(model) != "label":
+        raise ValueError(
+            f"{model} says something about pixels, and no pictures with such labels are at hand; "
+            "give yours to uaplib.segmentation.evaluate or uaplib.depth.evaluate"
+        )
     return pictures.samples_or_pictures("evaluation")[slice(count)].load(models.preprocessing(model))
+
+
+def labelled_scenes(model: str, split: str, count: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return the first `count` images (N, 3, H, W) of a split that a dense network of the project has learnt from.
+
+    And what it is to say about them, (N, H, W): classes, int64, or depth, float32.
+    """
+    spec = models.DENSE[model]
+    scenes = spec.data.load(split, count)
+    return scenes.images, scenes.depth if spec.says == "depth" else scenes.labels
+
+
+@cache
+def foreground_set(model: str) -> tuple[Tensor, Tensor]:
+    """Return the 28 % of a segmenter's crafting scenes that show most objects, the share that GD-UAP's authors keep.
+
+    Labels chose them: what is crafted on them is not free of labels, though none enters the objective.
+    """
+    images, labels = crafting_set(model)
+    share = models.DENSE[model].data.object_share(labels)
+    chosen = share.argsort(descending=True)[: round(0.28 * len(images))]
+    return images[chosen], labels[chosen]
 
 
 @dataclass(frozen=True)
 class Variant:
     """What an ablation changes: settings (on top of the default or of the authors') and layers.
 
-    selected: choose the iterate on the 100 ImageNet samples for selection, as the papers do with other images.
+    selected: choose the iterate on the images for selection, as the papers do with other images. less_background:
+    craft on `foreground_set`.
     """
 
     settings: dict = field(default_factory=dict)
     paper: bool = False
     layers: str | None = None
     selected: bool = False
+    less_background: bool = False
 
 
 # The authors' rules for 1,500 iterations of a single picture: the two-by-two ablation of the public port's two changes.
@@ -84,6 +125,7 @@ VARIANTS = {
     "pink-noise": Variant({"smoothness": 1.0}),
     "one-picture": Variant({"one_picture": True, "augment": True}),
     "image-selected": Variant(selected=True),
+    "less-background": Variant(less_background=True),
     "paper": Variant(_PORT, paper=True),
     "paper-large-steps": Variant(_PORT | {"learning_rate": 0.1}, paper=True),
     "paper-without-std": Variant(_PORT | {"forget_std": True}, paper=True),
@@ -118,6 +160,11 @@ class Recipe:
         check_name("variant", self.variant, VARIANTS)
         if self.variant and self.method in ("noise", "uap"):
             raise ValueError(f"variant={self.variant!r} is of 'fff' and GD-UAP, not of {self.method!r}")
+        if self.method == "uap" and models.says(self.model) != "label":
+            raise ValueError(f"method='uap' crosses borders between classes of images; {self.model} has none")
+        segments = self.model in models.DENSE and models.says(self.model) == "classes"
+        if VARIANTS[self.variant].less_background and not (segments and self.method == "gd-uap-data"):
+            raise ValueError(f"variant={self.variant!r} needs a segmenter of the project and the method 'gd-uap-data'")
 
     @property
     def name(self) -> str:
@@ -160,7 +207,8 @@ class Recipe:
             common["selection"] = selection_set(self.model)[0]
         if prior == "fff":
             return fast_feature_fool(model, self.ball, **common)
-        images = crafting_set(self.model)[0] if prior == "data" else None
+        data = foreground_set if variant.less_background else crafting_set
+        images = data(self.model)[0] if prior == "data" else None
         return gd_uap(model, self.ball, prior=prior, images=images, **common)
 
     def find(self, folder: Path) -> UniversalPerturbation | None:
@@ -193,7 +241,8 @@ class Recipe:
         """Return, JSON-safe, what the perturbation does to its own network on the evaluation images."""
         images, labels = evaluation_set(self.model)
         model = models.load(self.model)
-        found = metrics.evaluate(model, images, labels, crafted.delta, clip=clip, progress=progress)
+        evaluate = EVALUATE[models.says(self.model)]
+        found = evaluate(model, images, labels, crafted.delta, clip=clip, progress=progress)
         saturated = (crafted.delta.abs() >= (1 - 1e-6) * crafted.ball.eps).float().mean().item()
         return {
             "recipe": self.name,
@@ -291,10 +340,19 @@ def mini_study() -> list[Recipe]:
     return [Recipe(method, model, linf(CHAPTER_EPS_255)) for model in models.names() for method in OVERACTIVATING]
 
 
+def dense_study() -> list[Recipe]:
+    """Return the recipes of the chapters on segmentation and depth: GD-UAP's priors on every dense network."""
+    ball = linf(IMAGENET_EPS_255)
+    methods = ("noise", "gd-uap-none", "gd-uap-range", "gd-uap-data")
+    study = [Recipe(method, model, ball) for model in models.DENSE for method in methods]
+    segmenters = [model for model in models.DENSE if models.says(model) == "classes"]
+    return study + [Recipe("gd-uap-data", model, ball, variant="less-background") for model in segmenters]
+
+
 def book() -> list[Recipe]:
     """Return every recipe that the book's chapters load with their default parameters, once."""
     studies = [recipe for study in (uap_study(), ablation_study()) for recipes in study.values() for recipe in recipes]
-    return list(dict.fromkeys([*studies, *imagenet_study(), *mini_study()]))
+    return list(dict.fromkeys([*studies, *imagenet_study(), *mini_study(), *dense_study()]))
 
 
 def linf(eps_255: float) -> NormBall:

@@ -1,9 +1,9 @@
-"""Training the mini networks on Fashion-MNIST, bit-identically on the same machine from a seed."""
+"""Training the project's own networks, bit-identically on the same machine from a seed."""
 
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -11,21 +11,26 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 from tqdm import tqdm
 
-from uaplib.data import fashion_mnist
+from uaplib import depth, segmentation
+from uaplib.data import camvid, fashion_mnist
 from uaplib.files import write_atomically, write_text
+from uaplib.metrics import predict
 from uaplib.models import registry
 from uaplib.names import check_name
 
-BATCH, WEIGHT_DECAY, LABEL_SMOOTHING = 128, 5e-3, 0.05
+WEIGHT_DECAY, LABEL_SMOOTHING = 5e-3, 0.05
 
 
 class Schedule(NamedTuple):
-    """How long a network trains, and the learning rate at the top of its one cycle."""
+    """How long a network trains, the learning rate at the top of its one cycle, and how many images a step sees."""
 
     epochs: int
     peak_learning_rate: float
+    batch_size: int = 128
 
 
 SCHEDULES = {  # batch normalisation bears larger steps
@@ -35,7 +40,30 @@ SCHEDULES = {  # batch normalisation bears larger steps
     "vgg16-mini": Schedule(20, 2e-3),
     "vgg19-mini": Schedule(24, 2e-3),
     "resnet-mini": Schedule(12, 3e-3),
+    "lite0-camvid": Schedule(30, 1e-3, 8),
+    "unet-camvid": Schedule(30, 3e-3, 8),
+    "lite0-scenes": Schedule(3, 1e-3, 16),
+    "unet-scenes": Schedule(6, 3e-3, 16),
+    "unet-depth": Schedule(14, 3e-3, 16),
 }
+
+
+class Data(NamedTuple):
+    """Images (N, C, H, W) in [0, 1] and what a network is to say of them: labels (N,), or a map (N, H, W)."""
+
+    images: Tensor
+    targets: Tensor
+
+
+class Lesson(NamedTuple):
+    """What a network learns, from which data, and how well it did on the test split: a JSON-safe entry of its card."""
+
+    about: str
+    train: Data
+    test: Data
+    augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    grade: Callable[[nn.Module, Data], dict]
 
 
 @contextmanager
@@ -60,50 +88,145 @@ def _initialise(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _augment(images: Tensor, shift: int = 1) -> Tensor:
+def _mirror_and_shift(images: Tensor, labels: Tensor, shift: int = 1) -> tuple[Tensor, Tensor]:
     """Mirror every second image on average, and shift each by up to `shift` pixels."""
     count, size = len(images), images.shape[-1]
     mirrored = torch.where(torch.rand(count, 1, 1, 1) < 0.5, images.flip(-1), images)
     windows = F.pad(mirrored, [shift] * 4).unfold(2, size, 1).unfold(3, size, 1)
     rows, columns = torch.randint(2 * shift + 1, (2, count))
-    return windows[torch.arange(count), :, rows, columns]
+    return windows[torch.arange(count), :, rows, columns], labels
+
+
+def _jointly(*transforms: v2.Transform) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Apply torchvision's random transforms to each image and its map (labels or depth) together."""
+    transform = v2.Compose(transforms)
+
+    def augment(images: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+        pairs = [transform(tv_tensors.Image(i), tv_tensors.Mask(m)) for i, m in zip(images, maps, strict=True)]
+        images, maps = (torch.stack([part.as_subclass(Tensor) for part in parts]) for parts in zip(*pairs, strict=True))
+        return images, maps
+
+    return augment
+
+
+def _lesson(name: str) -> Lesson:
+    if name not in registry.DENSE:
+        return _clothes()
+    spec = registry.DENSE[name]
+    if spec.says == "depth":
+        return _depth_of_scenes(spec.data)
+    return _street_scenes() if spec.data is camvid else _classes_of_scenes(spec.data)
+
+
+def _clothes() -> Lesson:
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING)
+
+    about = "Fashion-MNIST, 60,000 training images, mirrored and shifted by up to a pixel"
+    train_set, test_set = (Data(*fashion_mnist.load(split)) for split in fashion_mnist.SPLITS)
+    return Lesson(about, train_set, test_set, _mirror_and_shift, loss, _accuracy)
+
+
+def _street_scenes() -> Lesson:
+    train_set = Data(*camvid.load("train", size=(360, 480)))
+    zoom = v2.RandomResizedCrop(camvid.SIZE, scale=(0.3, 1.0), ratio=(1.2, 1.5), antialias=True)
+    augment = _jointly(zoom, v2.RandomHorizontalFlip(), v2.ColorJitter(0.3, 0.3, 0.3))
+    about = "CamVid, 367 training images, zoomed, mirrored and recoloured"
+    loss = _rare_classes_count_more(train_set.targets, len(camvid.CLASSES))
+    return Lesson(about, train_set, Data(*camvid.load("test")), augment, loss, _mean_iou)
+
+
+def _classes_of_scenes(scenes) -> Lesson:
+    train_set, test_set = (Data(*scenes.load(split, progress=True)[:2]) for split in ("train", "test"))
+    loss = _rare_classes_count_more(train_set.targets, len(scenes.CLASSES))
+    return Lesson(*_of_scenes(train_set), test_set, _RECOLOUR, loss, _mean_iou)
+
+
+def _depth_of_scenes(scenes) -> Lesson:
+    def loss(predicted: Tensor, truth: Tensor) -> Tensor:
+        """The mean absolute error of the logarithm, where there is a depth."""
+        known = truth > 0
+        return (predicted[:, 0][known].log() - truth[known].log()).abs().mean()
+
+    loaded = (scenes.load(split, progress=True) for split in ("train", "test"))
+    train_set, test_set = (Data(found.images, found.depth) for found in loaded)
+    return Lesson(*_of_scenes(train_set), test_set, _RECOLOUR, loss, _within)
+
+
+def _of_scenes(train_set: Data) -> tuple[str, Data]:
+    return f"rendered scenes, {len(train_set.images):,} for training, mirrored and recoloured", train_set
+
+
+_RECOLOUR = _jointly(v2.RandomHorizontalFlip(), v2.ColorJitter(0.3, 0.3, 0.3))  # a zoom would change depth
+
+
+def _rare_classes_count_more(labels: Tensor, num_classes: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Cross-entropy over pixels with ENet's weights (Paszke et al., 2016); void pixels are left out."""
+    counts = labels[labels < num_classes].bincount(minlength=num_classes)
+    weights = 1 / torch.log(1.1 + counts / counts.sum())
+    return lambda logits, truth: F.cross_entropy(logits, truth, weights, ignore_index=num_classes)
 
 
 @torch.no_grad()
-def _accuracy(model: nn.Module, data: fashion_mnist.Images) -> float:
-    model.eval()
+def _accuracy(model: nn.Module, data: Data) -> dict:
     correct = [(model(x).argmax(1) == y).sum() for x, y in zip(*(t.split(500) for t in data), strict=True)]
-    return (sum(correct) / len(data.labels)).item()
+    accuracy = (sum(correct) / len(data.targets)).item()
+    return {"test_accuracy": round(accuracy, 4), "test_images": len(data.targets)}
+
+
+def _mean_iou(model: nn.Module, data: Data) -> dict:
+    num_classes = model.network.head.out_channels
+    found = segmentation.confusion(predict(model, data.images), data.targets, num_classes).sum(0)
+    return {
+        "test_mean_iou": round(segmentation.mean_iou(found).item(), 4),
+        "test_pixel_accuracy": round(segmentation.pixel_accuracy(found).item(), 4),
+        "test_images": len(data.targets),
+    }
+
+
+def _within(model: nn.Module, data: Data) -> dict:
+    found = depth.errors(predict(model, data.images), data.targets)
+    means = {f"test_{name}": round(values.mean().item(), 4) for name, values in found.items()}
+    return {**means, "test_images": len(data.targets)}
 
 
 def train(name: str, seed: int = 0, epochs: int | None = None, threads: int = 1, progress: bool = True) -> dict:
-    """Train a mini network, write its weights and model card into the package, and return the card.
+    """Train a network of the project, write its weights and model card into the package, and return the card.
 
-    AdamW with a one-cycle learning rate, mirrored and shifted images. The same seed and number of threads on the same
-    machine give the same bits: the threads change the order of sums. Raises ValueError for an unknown name.
+    AdamW with a one-cycle learning rate. The mini networks learn Fashion-MNIST, the networks for dense tasks
+    CamVid's classes or the rendered scenes' classes or depth; their weights are kept in half precision, and the card
+    tells what these do. The same seed and number of threads on the same machine give the same bits: the threads change the
+    order of sums. Raises ValueError for an unknown name, FileNotFoundError when the data is not there.
     """
     check_name("name", name, SCHEDULES)
     schedule = SCHEDULES[name]._replace(**({"epochs": epochs} if epochs else {}))
-    train_set, test_set = fashion_mnist.load("train"), fashion_mnist.load("test")
+    lesson = _lesson(name)
     started = time.perf_counter()
     with _deterministic(seed, threads):
         model = registry.build(name)
         _initialise(model)
+        if hasattr(model.network, "encoder"):
+            model.network.encoder.load_imagenet_weights()
         model.to(memory_format=torch.channels_last)
-        _fit(model, train_set, schedule, progress)
-        accuracy = _accuracy(model, test_set)
+        _fit(model, lesson, schedule, progress)
+        if name in registry.DENSE:
+            model.half().float()  # the weights are stored so, and measured so
+        grade = lesson.grade(model.eval(), lesson.test)
     path = registry.weights_file(name)
-    weights = {key: value.contiguous() for key, value in model.network.state_dict().items()}
+    kept = torch.float16 if name in registry.DENSE else torch.float32
+    weights = {
+        key: value.contiguous().to(kept if value.is_floating_point() else value.dtype)
+        for key, value in model.network.state_dict().items()
+    }
     write_atomically(path, lambda temporary: temporary.write_bytes(save(weights)))
     card = {
         "name": name,
         "command": f"uaplib train {name} --seed {seed} --epochs {schedule.epochs} --threads {threads}",
-        "data": "Fashion-MNIST, 60,000 training images, mirrored and shifted by up to a pixel",
+        "data": lesson.about,
         "parameters": sum(p.numel() for p in model.parameters()),
         "seed": seed,
         "epochs": schedule.epochs,
-        "test_accuracy": round(accuracy, 4),
-        "test_images": len(test_set.labels),
+        **grade,
         "seconds": round(time.perf_counter() - started),
         "threads": threads,
         "processor": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
@@ -113,8 +236,9 @@ def train(name: str, seed: int = 0, epochs: int | None = None, threads: int = 1,
     return card
 
 
-def _fit(model: nn.Module, data: fashion_mnist.Images, schedule: Schedule, progress: bool) -> None:
-    steps = schedule.epochs * (len(data.labels) // BATCH)
+def _fit(model: nn.Module, lesson: Lesson, schedule: Schedule, progress: bool) -> None:
+    data, size = lesson.train, schedule.batch_size
+    steps = schedule.epochs * (len(data.targets) // size)
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY)
     one_cycle = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, schedule.peak_learning_rate, total_steps=steps, pct_start=0.2
@@ -122,9 +246,9 @@ def _fit(model: nn.Module, data: fashion_mnist.Images, schedule: Schedule, progr
     with tqdm(total=steps, desc="training", unit="step", disable=not progress) as bar:
         model.train()
         for _ in range(schedule.epochs):
-            for batch in torch.randperm(len(data.labels)).split(BATCH)[: len(data.labels) // BATCH]:
-                images = _augment(data.images[batch]).contiguous(memory_format=torch.channels_last)
-                loss = F.cross_entropy(model(images), data.labels[batch], label_smoothing=LABEL_SMOOTHING)
+            for batch in torch.randperm(len(data.targets)).split(size)[: len(data.targets) // size]:
+                images, targets = lesson.augment(data.images[batch], data.targets[batch])
+                loss = lesson.loss(model(images.contiguous(memory_format=torch.channels_last)), targets)
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()

@@ -47,9 +47,11 @@ def gd_uap(
 ) -> UniversalPerturbation:
     """Craft a perturbation that maximises the energy of a network's layers, the sum of log(norm(a)**2 / 2) (eq. 4).
 
-    model: a `Normalized` network that knows the size of its images. ball: an l-infinity ball. prior: what lies under
-    the perturbation: "none" (the mean image), "range" (noise that is drawn from the normalisation's mean and standard
-    deviation alone) or "data" (`images`, (N, C, H, W) in [0, 1]). selection: images on which the iterate with the
+    model: a `Normalized` network that knows the size of its images; what it says about them, a label, classes of
+    pixels or depth, plays a part only in choosing the iterate (`uaplib.metrics.fooling_rate`). ball: an l-infinity
+    ball. prior: what lies under the perturbation: "none" (the mean image), "range" (noise that is drawn from the
+    normalisation's mean and standard deviation alone) or "data" (`images`, (N, C, H, W) in [0, 1]). selection: images
+    on which the iterate with the
     highest fooling rate is chosen, as in the papers; when absent, noise pictures stand in and no image plays a part.
     layers: see `uaplib.features.choose`; the block outputs of networks that are built of blocks, otherwise the
     convolutions, when absent. settings: `PAPER`, or the default for the prior, its steps in proportion to the budget.
@@ -104,8 +106,9 @@ def _pictures(
         return lambda count: mean  # copies of one picture would add nothing
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        fixed = priors.range_pictures(model, 1, size=round(500 / 224 * model.size) if settings.augment else None)
-    augment = priors.augmentation(model.size, model.mean.flatten().tolist())
+        larger = tuple(round(500 / 224 * side) for side in model.height_width)
+        fixed = priors.range_pictures(model, 1, size=larger if settings.augment else None)
+    augment = priors.augmentation(model.height_width, model.mean.flatten().tolist())
 
     def draw(count: int) -> Tensor:
         if prior == "data" and settings.contiguous:

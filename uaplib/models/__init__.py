@@ -1,10 +1,21 @@
-"""Named models: `load("vgg16-mini")` returns a network that takes images in [0, 1] and gives logits."""
+"""Named models: `load("vgg16-mini")` returns a network that takes images in [0, 1] and gives logits, or a map."""
 
 from uaplib.models.normalized import Normalized
 from uaplib.models.pretrained import names as pretrained_names
-from uaplib.models.registry import MINIS, card, check_model_name, load, names, preprocessing, weights_file
+from uaplib.models.registry import (
+    DENSE,
+    MINIS,
+    card,
+    check_model_name,
+    load,
+    names,
+    preprocessing,
+    says,
+    weights_file,
+)
 
 __all__ = [
+    "DENSE",
     "MINIS",
     "Normalized",
     "card",
@@ -13,5 +24,6 @@ __all__ = [
     "names",
     "preprocessing",
     "pretrained_names",
+    "says",
     "weights_file",
 ]

@@ -10,11 +10,17 @@ class Normalized(nn.Module):
     """A model that takes images in [0, 1] and normalises them itself: network((x - mean) / std).
 
     `mean` and `std` hold one number per channel, in units of [0, 1]. `size` is the height and width of the images
-    that the network was trained on, where that is known. Raises ValueError when mean and std differ in length or a
-    standard deviation is not positive.
+    that the network was trained on, where that is known: one number for both, or a pair. Raises ValueError when mean
+    and std differ in length or a standard deviation is not positive.
     """
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], size: int | None = None):
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: int | tuple[int, int] | None = None,
+    ):
         super().__init__()
         if not 0 < len(mean) == len(std) or min(std) <= 0:
             raise ValueError(f"mean and std need one number per channel and std > 0, not mean={mean}, std={std}")
@@ -23,11 +29,16 @@ class Normalized(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, K) of images (N, C, H, W) in [0, 1]."""
+        """Return what the network says of images (N, C, H, W) in [0, 1]: logits (N, K), or a map (N, K, H, W)."""
         return self.network((images - self.mean) / self.std)
 
     def mean_image(self) -> Tensor:
         """Return the image (1, C, H, W) that is zero after normalisation: what "no data" means. Needs `size`."""
+        return self.mean.expand(-1, -1, *self.height_width)
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """The height and width of the network's images. Raises ValueError when they are not known."""
         if self.size is None:
             raise ValueError("the model does not know the size of its images; give size=... to Normalized")
-        return self.mean.expand(-1, -1, self.size, self.size)
+        return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)

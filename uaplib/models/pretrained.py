@@ -1,4 +1,4 @@
-"""Pretrained ImageNet classifiers: EfficientNet-Lite, every classifier of torchvision, and timm where installed.
+"""Networks that others have trained: EfficientNet-Lite, torchvision's classifiers and segmenters, timm and MiDaS.
 
 Each comes as a `Normalized` model for images in [0, 1]. What must be done to a photograph before (resizing,
 cropping) is `preprocessing(name)`.
@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from uaplib.models.normalized import Normalized
 
 EFFICIENTNET_LITE = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
 TIMM = "timm:"
+MIDAS = "midas-small"
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,27 @@ def torchvision_names() -> tuple[str, ...]:
     return tuple(torchvision.models.list_models(module=torchvision.models))
 
 
+@cache
+def segmenter_names() -> tuple[str, ...]:
+    """Return the names of torchvision's networks for semantic segmentation."""
+    return tuple(torchvision.models.list_models(module=torchvision.models.segmentation))
+
+
 def names() -> list[str]:
     """Return the names that `find` knows without timm."""
-    return [*EFFICIENTNET_LITE, *torchvision_names()]
+    return [*EFFICIENTNET_LITE, *torchvision_names(), *segmenter_names(), MIDAS]
 
 
 def known(name: str) -> bool:
     """Return whether `find` takes the name."""
-    return name in EFFICIENTNET_LITE or name in torchvision_names() or name.startswith(TIMM)
+    return name in names() or name.startswith(TIMM)
+
+
+def says(name: str) -> str:
+    """Return what a network that `find` knows says: "label", "classes" or "depth"."""
+    if name == MIDAS:
+        return "depth"
+    return "classes" if name in segmenter_names() else "label"
 
 
 def find(name: str) -> Pretrained:
@@ -75,6 +89,8 @@ def find(name: str) -> Pretrained:
     """
     if name in EFFICIENTNET_LITE:
         return _efficientnet_lite(name)
+    if name == MIDAS:
+        return _midas_small()
     return _timm(name) if name.startswith(TIMM) else _torchvision(name)
 
 
@@ -107,7 +123,8 @@ def _torchvision(name: str) -> Pretrained:
     def build() -> nn.Module:
         file = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)
         try:
-            return torchvision.models.get_model(name, weights=weights, progress=False)
+            network = torchvision.models.get_model(name, weights=weights, progress=False)
+            return OnlyMap(network) if name in segmenter_names() else network
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # a URLError is an OSError
             if file.exists():
                 raise ValueError(f"{file} does not hold the weights {weights} of {name}; delete it: {error}") from error
@@ -116,8 +133,46 @@ def _torchvision(name: str) -> Pretrained:
                 f"Fetch {weights.url} where there is a network and put it there; TORCH_HOME moves the folder."
             ) from error
 
-    (size,), (resize,) = transform.crop_size, transform.resize_size
+    (resize,) = transform.resize_size
+    (size,) = getattr(transform, "crop_size", (resize,))  # segmenters see whole pictures; here, their centre
     return Pretrained(build, transform.mean, transform.std, size, resize, transform.interpolation)
+
+
+class OnlyMap(nn.Module):
+    """A segmenter of torchvision that returns its map alone, not a dictionary with auxiliary maps."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, K, H, W)."""
+        return self.network(x)["out"]
+
+
+class InverseDepth(nn.Module):
+    """MiDaS with its map as one channel, kept positive: fooling rates are about ratios of depths."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return inverse depth (N, 1, H, W), up to a factor that is the image's own."""
+        return self.network(x)[:, None].clamp_min(1e-3)
+
+
+def _midas_small() -> Pretrained:
+    def build() -> nn.Module:
+        try:
+            return InverseDepth(torch.hub.load("isl-org/MiDaS:master", "MiDaS_small", trust_repo=True, verbose=False))
+        except (OSError, RuntimeError) as error:  # a URLError is an OSError
+            raise FileNotFoundError(
+                f"MiDaS small could not be loaded by torch.hub ({error}). It needs a network the first time, and the "
+                f"package timm; its code and weights are kept in {torch.hub.get_dir()}; TORCH_HOME moves the folder."
+            ) from error
+
+    return Pretrained(build, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 256, 256)
 
 
 def _timm(name: str) -> Pretrained:

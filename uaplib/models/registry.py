@@ -1,16 +1,18 @@
 """The registry of named models and their weights."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from uaplib.data import fashion_mnist
-from uaplib.models import minis, pretrained
+from uaplib.data import camvid, fashion_mnist, scenes
+from uaplib.models import dense, minis, pretrained
 from uaplib.models.normalized import Normalized
 from uaplib.names import check_name
 
@@ -22,6 +24,29 @@ MINIS: dict[str, Callable[[], nn.Module]] = {
     "vgg19-mini": minis.vgg19_mini,
     "resnet-mini": minis.resnet_mini,
 }
+IMAGENET_LITE = ((0.498,) * 3, (0.502,) * 3)  # the normalisation that EfficientNet-Lite's encoder was trained with
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A network that the project trains to say something about every pixel: "classes" or "depth" of `data`'s scenes."""
+
+    build: Callable[[], nn.Module]
+    says: str
+    data: ModuleType
+    size: tuple[int, int]
+    mean: Sequence[float] = IMAGENET_LITE[0]
+    std: Sequence[float] = IMAGENET_LITE[1]
+
+
+_SMALL = (16, 32, 64, 96)
+DENSE = {
+    "lite0-camvid": Dense(lambda: dense.LiteFPN(len(camvid.CLASSES)), "classes", camvid, camvid.SIZE),
+    "unet-camvid": Dense(lambda: dense.UNet(len(camvid.CLASSES)), "classes", camvid, camvid.SIZE),
+    "lite0-scenes": Dense(lambda: dense.LiteFPN(len(scenes.CLASSES), (2, 4, 10)), "classes", scenes, scenes.SIZE),
+    "unet-scenes": Dense(lambda: dense.UNet(len(scenes.CLASSES), _SMALL), "classes", scenes, scenes.SIZE),
+    "unet-depth": Dense(lambda: dense.LogDepth(dense.UNet(1, _SMALL)), "depth", scenes, scenes.SIZE),
+}
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -32,22 +57,28 @@ def names() -> list[str]:
 
 def check_model_name(name: str, argument: str = "model") -> str:
     """Return `name` if `load` knows it; raise ValueError with the argument and the nearest names otherwise."""
-    return name if pretrained.known(name) else check_name(argument, name, [*MINIS, *pretrained.names()])
+    return name if pretrained.known(name) else check_name(argument, name, [*MINIS, *DENSE, *pretrained.names()])
 
 
 def preprocessing(name: str) -> Callable:
-    """Return the transform from a photograph to what a pretrained ImageNet model takes: float32 (3, H, W) in [0, 1].
+    """Return the transform from a photograph to what a pretrained model takes: float32 (3, H, W) in [0, 1].
 
-    Raises ValueError for the name of a mini network, or for an unknown one.
+    Raises ValueError for the name of a network that the project trains, or for an unknown one.
     """
     if not pretrained.known(name):
         check_name("name", name, pretrained.names())
     return pretrained.find(name).preprocessing()
 
 
+def says(name: str) -> str:
+    """Return what the named network says: "label" of an image, "classes" of its pixels, or their "depth"."""
+    check_model_name(name, "name")
+    return DENSE[name].says if name in DENSE else pretrained.says(name)
+
+
 def weights_file(name: str) -> Path:
     """Return the path of a model's weights."""
-    return WEIGHTS / f"{check_name('name', name, MINIS)}.safetensors"
+    return WEIGHTS / f"{check_name('name', name, [*MINIS, *DENSE])}.safetensors"
 
 
 def card(name: str) -> dict:
@@ -57,7 +88,9 @@ def card(name: str) -> dict:
 
 def build(name: str) -> Normalized:
     """Return the named network with freshly initialised weights, in training mode."""
-    check_name("name", name, MINIS)
+    if check_name("name", name, [*MINIS, *DENSE]) in DENSE:
+        spec = DENSE[name]
+        return Normalized(spec.build(), spec.mean, spec.std, spec.size)
     return Normalized(MINIS[name](), fashion_mnist.MEAN, fashion_mnist.STD, fashion_mnist.SIZE)
 
 
@@ -68,16 +101,20 @@ def load(name: str, device: str | torch.device = "cpu") -> Normalized:
     (`names()`), (N, 3, size, size) and (N, 1000) for the ImageNet networks: "efficientnet-lite0" to "2" (packages of
     the extra `imagenet`), every classifier of torchvision by its name there, and "timm:NAME" where timm is installed.
 
+    Networks for dense tasks return maps (N, K, H, W) of the images' size: logits of K classes for the segmenters
+    "lite0-camvid", "unet-camvid", "lite0-scenes", "unet-scenes" and those of torchvision, positive depth in metres,
+    K = 1, for "unet-depth", and inverse depth up to a factor for "midas-small".
+
     Raises ValueError for an unknown name (nearest names given) or damaged weights, FileNotFoundError or ImportError
     when weights or packages are missing, saying which and how to get them.
     """
     check_model_name(name, "name")
-    model = _load_mini(name) if name in MINIS else pretrained.find(name).load()
+    model = _load_trained(name) if name in MINIS or name in DENSE else pretrained.find(name).load()
     # Channels last is the faster layout of these networks' weights, on a processor as on a GPU.
     return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
 
-def _load_mini(name: str) -> Normalized:
+def _load_trained(name: str) -> Normalized:
     path = weights_file(name)
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten; they are to cost no random numbers
         model = build(name)
