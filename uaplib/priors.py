@@ -54,9 +54,9 @@ def augmentation(height_width: tuple[int, int], fill: list[float]) -> v2.Transfo
     """Return GD-UAP's augmentation of one image, each part with probability 1/2.
 
     Scaling of the short side by 0.75 to 1.5, mirroring, rotation by one of eight angles, Gaussian blur with standard
-    deviation 1, a random crop (small images are padded with `fill`); in the end a short side of 256/224 the
-    network's and the centre of the network's size. Where the rotation leaves corners, the authors crop to the largest rectangle inside; here they
-    are filled.
+    deviation 1, a random crop (small images are padded with `fill`); in the end a short side of 256/224 the network's
+    and the centre of the network's size. Where the rotation leaves corners, the authors crop to the largest rectangle
+    inside; here they are filled.
     """
     size = min(height_width)
     rotations = [v2.RandomRotation((angle, angle), InterpolationMode.BILINEAR, fill=fill) for angle in ANGLES]

@@ -6,7 +6,6 @@ Void pixels, whose label is no class, take no part where ground truth is asked f
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_confusion_matrix
@@ -73,7 +72,7 @@ class SegmentationEvaluation:
     Against ground truth, without void pixels: mean_iou and pixel_accuracy of the perturbed predictions, and clean_* of
     the clean ones. Against the clean predictions, over all pixels: flip_rate, the share of pixels whose label
     changes, and gfr, the generalised fooling rate of the mean IoU. class_iou and clean_class_iou have one entry per
-    class, None for one that does not occur. noise on top is not clipped away: `clip` says how the sum was made.
+    class, None for one that does not occur. `clip` says how image and perturbation were added.
     """
 
     clean_mean_iou: Estimate
@@ -122,9 +121,7 @@ def evaluate(
 def _estimate(matrices: Tensor, measure) -> Estimate:
     """A measure of the sum of the images' confusion matrices, with its bootstrap over images."""
     matrices = matrices.cpu()
-    return bootstrap(
-        lambda index: measure(matrices[torch.from_numpy(np.asarray(index))].sum(-3)).numpy(), len(matrices)
-    )
+    return bootstrap(lambda index: measure(matrices[torch.from_numpy(index)].sum(-3)).numpy(), len(matrices))
 
 
 def _per_class(matrices: Tensor) -> list[float | None]:

@@ -195,8 +195,8 @@ def train(name: str, seed: int = 0, epochs: int | None = None, threads: int = 1,
 
     AdamW with a one-cycle learning rate. The mini networks learn Fashion-MNIST, the networks for dense tasks
     CamVid's classes or the rendered scenes' classes or depth; their weights are kept in half precision, and the card
-    tells what these do. The same seed and number of threads on the same machine give the same bits: the threads change the
-    order of sums. Raises ValueError for an unknown name, FileNotFoundError when the data is not there.
+    tells what these do. The same seed and number of threads on the same machine give the same bits: the threads
+    change the order of sums. Raises ValueError for an unknown name, FileNotFoundError when the data is not there.
     """
     check_name("name", name, SCHEDULES)
     schedule = SCHEDULES[name]._replace(**({"epochs": epochs} if epochs else {}))
