@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import Tensor
 
 from uaplib.metrics import Proportion
@@ -47,7 +49,7 @@ def show(
     """Draw images (N, C, H, W) on a grid of `columns`, each below its title; `limits` are the values at both ends."""
     columns = columns or len(images)
     rows = -(-len(images) // columns)
-    height = scale * (1.25 if titles else 1)
+    height = scale * images.shape[-2] / images.shape[-1] + (0.25 * scale if titles else 0)
     figure, axes = plt.subplots(rows, columns, figsize=(columns * scale, rows * height), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
@@ -60,6 +62,17 @@ def show(
 def show_perturbations(deltas: Tensor, eps: float, titles: Sequence[str] = (), **layout) -> Figure:
     """Draw grey perturbations (N, 1, H, W): orange adds light, blue takes it away, white is zero; full at +-eps."""
     return show(deltas, titles, limits=(-eps, eps), cmap="PuOr_r", **layout)
+
+
+def label_maps(labels: Tensor, colours: Sequence[tuple[int, int, int]]) -> Tensor:
+    """Return label maps (N, H, W), int64, as images (N, 3, H, W) in [0, 1]; `colours` has 8-bit RGB for each label."""
+    return (torch.tensor(colours) / 255)[labels.cpu()].movedim(-1, 1)
+
+
+def legend_of_labels(figure: Figure, names: Sequence[str], colours: Sequence[tuple[int, int, int]]) -> None:
+    """Write below a figure which colour of `label_maps` is which class."""
+    patches = [Patch(color=np.array(colour) / 255, label=name) for name, colour in zip(names, colours, strict=False)]
+    figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize="small")
 
 
 def picture(image: Tensor) -> np.ndarray:

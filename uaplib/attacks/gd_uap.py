@@ -52,8 +52,9 @@ def gd_uap(
     ball. prior: what lies under the perturbation: "none" (the mean image), "range" (noise that is drawn from the
     normalisation's mean and standard deviation alone) or "data" (`images`, (N, C, H, W) in [0, 1]). selection: images
     on which the iterate with the highest fooling rate is chosen, as in the papers; when absent, noise pictures stand
-    in and no image plays a part. layers: see `uaplib.features.choose`; the block outputs of networks that are built of blocks, otherwise the
-    convolutions, when absent. settings: `PAPER`, or the default for the prior, its steps in proportion to the budget.
+    in and no image plays a part. layers: see `uaplib.features.choose`; the block outputs of networks that are built
+    of blocks, otherwise the convolutions, when absent. settings: `PAPER`, or the default for the prior, its steps in
+    proportion to the budget.
 
     The defaults differ from the authors' program: larger steps, halving by the clock instead of at saturation, the
     variable itself kept in the ball, picture plus perturbation clipped, no augmentation, random batches of 4 instead
