@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from uaplib import metrics, models, recipes
+from uaplib.data import camvid
 
 over_activating = [*recipes.imagenet_study(), *recipes.mini_study()]
+dense = recipes.dense_study()
+dense_files = [recipe for recipe in dense if not recipe.variant]  # of a variant, only the measurement is kept
 
 
 def named(some):
@@ -15,7 +18,7 @@ def named(some):
 @pytest.fixture(autouse=True)
 def installed(request):
     """The EfficientNet-Lite packages belong to an extra."""
-    if "efficientnet" in str(request.node.name):
+    if any(name in request.node.name for name in ("efficientnet", "lite0")):
         pytest.importorskip("efficientnet_lite_pytorch")
 
 
@@ -64,3 +67,58 @@ def test_on_the_first_network_the_methods_without_data_are_strong(method, floor)
     rates = torch.tensor([recipe.measured()["fooling_rate"]["value"] for recipe in chosen])
     assert len(rates) == recipes.IMAGENET_SEEDS
     assert rates.mean() > floor
+
+
+@named(dense)
+def test_the_measurement_of_a_dense_network_is_of_this_recipe(recipe):
+    kept = recipe.find_measured(recipes.ARTIFACTS)
+    assert (kept["recipe"], kept["command"], kept["model"]) == (recipe.name, recipe.command, recipe.model)
+    assert kept["gfr"]["n"] == (233 if "camvid" in recipe.model else 300)
+    low, high = kept["gfr"]["interval"]
+    assert 0 <= low <= kept["gfr"]["value"] <= high <= 1
+    assert kept["clip"] is True
+    measures = {"clean", "perturbed"} if recipe.model == "unet-depth" else {"mean_iou", "clean_mean_iou", "flip_rate"}
+    assert measures <= set(kept)
+    if recipe.method != "noise":
+        assert kept["history"]
+        assert kept["run"]["iterations"] >= kept["history"][-1]["iteration"]
+
+
+@named(dense_files)
+def test_the_measurement_of_a_dense_network_is_of_this_file(recipe):
+    found, kept = recipe.find(recipes.ARTIFACTS), recipe.find_measured(recipes.ARTIFACTS)
+    height, width = models.DENSE[recipe.model].size
+    assert found.delta.shape == (1, 3, height, width)
+    assert recipe.ball.contains(found.delta)
+    assert kept["l2_norm"] == pytest.approx(found.delta.norm().item(), rel=1e-5)
+    if recipe.method != "noise":
+        assert found.parameters["selection"] == "noise pictures"
+        assert kept["history"] == [entry for entry in found.history if "rate" in entry]
+        assert kept["run"]["iterations"] == found.history[-1]["iteration"]
+
+
+@named([recipe for recipe in dense if recipe.method != "noise"])
+def test_on_a_dense_network_what_was_crafted_does_more_than_noise(recipe):
+    noise = recipes.Recipe("noise", recipe.model, recipe.ball).find_measured(recipes.ARTIFACTS)
+    assert recipe.find_measured(recipes.ARTIFACTS)["gfr"]["value"] > noise["gfr"]["value"]
+
+
+@pytest.mark.parametrize("model", models.DENSE)
+def test_a_dense_network_is_as_good_on_clean_images_as_its_card_says(model):
+    (kept,) = (r.find_measured(recipes.ARTIFACTS) for r in dense if (r.method, r.model) == ("noise", model))
+    if models.says(model) == "depth":
+        clean, card = kept["clean"]["delta_1"]["value"], models.card(model)["test_delta_1"]
+    else:
+        clean, card = kept["clean_mean_iou"]["value"], models.card(model)["test_mean_iou"]
+    assert clean == pytest.approx(card, abs=1e-3)
+
+
+@named(dense_files)
+def test_the_rate_is_found_again_on_a_part_of_the_scenes(recipe):
+    if models.DENSE[recipe.model].data is camvid and not camvid.available():
+        pytest.skip(f"CamVid is not in {camvid.folder()}")
+    images, truth = recipes.evaluation_set(recipe.model, 30)
+    model, delta = models.load(recipe.model), recipe.find(recipes.ARTIFACTS).delta
+    found = recipes.EVALUATE[models.says(recipe.model)](model, images, truth, delta)
+    low, high = recipe.find_measured(recipes.ARTIFACTS)["gfr"]["interval"]
+    assert low - 0.1 < found.gfr.value < high + 0.1

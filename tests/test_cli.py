@@ -62,7 +62,34 @@ def test_list_models(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("what", "expected"), [("data", "fashion-mnist\nimagenet-samples\n"), ("methods", "\n".join([*METHODS, ""]))]
+    ("name", "says", "measure"),
+    [
+        ("lite0-camvid", "classes", "mean_iou"), ("unet-camvid", "classes", "mean_iou"),
+        ("lite0-scenes", "classes", "mean_iou"), ("unet-scenes", "classes", "mean_iou"),
+        ("unet-depth", "depth", "delta_1"),
+    ],
+)  # fmt: skip
+def test_list_models_says_what_dense_networks_say_and_how_well(monkeypatch, name, says, measure):
+    monkeypatch.setenv("COLUMNS", "200")
+    card = models.card(name)
+    rows = [re.split(r"\s*│\s*", line.strip("│ ")) for line in succeed("list", "models").splitlines()]
+    (cells,) = (row for row in rows if row[0] == name)
+    grade = f"{measure} {100 * card[f'test_{measure}']:.2f} %"
+    assert cells == [name, f"{card['parameters']:,}", says, grade, card["command"]]
+
+
+def test_list_models_names_what_others_have_trained(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    others = succeed("list", "models").split("trained by others:")[1]
+    assert {"efficientnet-lite0", "resnet18", "fcn_resnet50", "midas-small"} <= set(re.split(r"[,\s]+", others))
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("data", "fashion-mnist\nimagenet-samples\ncamvid\nscenes\ndepth-folders\n"),
+        ("methods", "\n".join([*METHODS, ""])),
+    ],
 )
 def test_list_the_rest(what, expected):
     assert succeed("list", what) == expected
@@ -111,6 +138,14 @@ BAD = {
     ),
     "no file": (["evaluate", "no/such/file"], "there is no perturbation at no/such/file"),
     "not a perturbation": (["evaluate", __file__], "is not a perturbation written by uaplib"),
+    "uap on pixels": (
+        ["craft", "uap", "--eps-255", 10, "--model", "unet-depth"],
+        "method='uap' crosses borders between classes of images; unet-depth has none",
+    ),
+    "less background of depth": (
+        ["craft", "gd-uap-data", "--eps-255", 10, "--model", "unet-depth", "--variant", "less-background"],
+        "variant='less-background' needs a segmenter of the project",
+    ),
     "train nothing": (["train"], "name one network, or say --all"),
     "train both": (["train", "resnet-mini", "--all"], "name one network, or say --all"),
     "train unknown": (["train", "resnet"], "name='resnet' is unknown. Did you mean 'resnet-mini'"),

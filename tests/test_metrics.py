@@ -1,12 +1,14 @@
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from uaplib import metrics
-from uaplib.metrics import Proportion
+from uaplib.metrics import Estimate, Proportion, bootstrap
 
 
 @pytest.mark.parametrize(
@@ -137,3 +139,116 @@ def test_rho_adv_is_the_mean_of_the_ratios():
     images = torch.tensor([3.0, 4.0, 0, 1]).view(2, 1, 1, 2)
     perturbations = torch.tensor([0.0, 1.0, 0.3, 0.4]).view(2, 1, 1, 2)
     assert metrics.rho_adv(images, perturbations) == pytest.approx((1 / 5 + 0.5 / 1) / 2)
+
+
+class Channels(torch.nn.Module):
+    """Returns the first channels of the images as a map."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    def forward(self, x):
+        return x[:, : self.count]
+
+
+@pytest.fixture
+def colours():
+    """Three images of 2 x 3 pixels, float32; channel 2 is black."""
+    images = torch.rand(3, 3, 2, 3, generator=torch.Generator().manual_seed(0))
+    images[:, 2] = 0
+    return images
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2])
+def test_a_segmenter_gives_one_label_per_pixel(colours, batch_size):
+    found = metrics.predict(Channels(3).eval(), colours, batch_size=batch_size)
+    assert found.shape == (3, 2, 3)
+    assert found.dtype == torch.int64
+    assert torch.equal(found, (colours[:, 1] > colours[:, 0]).long())
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2])
+def test_a_map_of_one_channel_is_returned_as_it_is(colours, batch_size):
+    found = metrics.predict(Channels(1).eval(), colours, batch_size=batch_size)
+    assert torch.equal(found, colours[:, 0])
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_maps_see_the_perturbation(colours, clip):
+    delta = torch.full((1, 3, 2, 3), 0.5)
+    found = metrics.predict(Channels(1).eval(), colours, delta, clip=clip)
+    expected = colours[:, 0] + 0.5
+    assert torch.equal(found, expected.clamp_max(1) if clip else expected)
+    assert (expected > 1).any()
+
+
+def test_of_a_segmenter_the_fooling_rate_counts_pixels():
+    clean = torch.tensor([[[0, 1, 2], [0, 1, 2]], [[0, 0, 0], [0, 0, 0]]])
+    perturbed = torch.tensor([[[0, 1, 1], [1, 1, 2]], [[0, 0, 0], [0, 0, 5]]])
+    assert metrics.fooling_rate(clean, perturbed) == Proportion(3, 12)
+    assert metrics.accuracy(perturbed, clean) == Proportion(9, 12)
+
+
+def test_a_classifier_of_one_class_gives_labels():
+    assert metrics.predict(torch.nn.Flatten().eval(), torch.full((4, 1, 1, 1), 0.3)).tolist() == [0, 0, 0, 0]
+
+
+def mean_of(values):
+    """The statistic that bootstrap takes, for the mean over images."""
+    values = np.asarray(values, dtype=float)
+    return lambda index: values[index].mean(-1)
+
+
+def test_an_estimate_prints_value_interval_and_n():
+    assert str(Estimate(0.63249, (0.60171, 0.6613), 233)) == "0.632 [0.602, 0.661], n=233"
+
+
+def test_the_bootstraps_value_is_the_statistic_of_all_images():
+    found = bootstrap(mean_of([1, 2, 6]), 3)
+    assert (found.value, found.n) == (3, 3)
+    assert found.interval == (1, 6)  # one of 27 resamples is all ones, one all sixes: more than 2.5 % each
+    assert all(isinstance(number, float) for number in (found.value, *found.interval))
+
+
+def test_the_interval_contains_the_value_and_lies_among_the_values():
+    values = np.random.default_rng(5).exponential(size=60)
+    found = bootstrap(mean_of(values), 60)
+    assert values.min() < found.interval[0] < found.value < found.interval[1] < values.max()
+
+
+def test_the_same_resamples_in_every_call():
+    values = np.random.default_rng(6).random(40)
+    first = bootstrap(mean_of(values), 40)
+    assert bootstrap(mean_of(values), 40) == first
+    shifted = bootstrap(mean_of(values + 1), 40)
+    assert np.subtract(shifted.interval, first.interval) == pytest.approx([1, 1])
+
+
+def test_with_one_image_or_images_that_agree_the_interval_is_the_value():
+    assert bootstrap(mean_of([0.25]), 1) == Estimate(0.25, (0.25, 0.25), 1)
+    assert bootstrap(mean_of([0.25] * 7), 7) == Estimate(0.25, (0.25, 0.25), 7)
+
+
+def test_the_interval_of_a_mean_of_many_images_is_the_normal_one():
+    values = np.random.default_rng(7).normal(3, 2, size=400)
+    half = 1.959964 * values.std() / 20
+    found = bootstrap(mean_of(values), 400, resamples=4000)
+    assert found.interval == pytest.approx((values.mean() - half, values.mean() + half), abs=0.08 * half)
+
+
+def test_a_statistic_that_is_no_mean_is_bootstrapped_too():
+    values = np.random.default_rng(8).random((30, 2))
+    found = bootstrap(lambda index: values[index, 0].sum(-1) / values[index].sum((-2, -1)), 30)
+    expected = [values[d, 0].sum() / values[d].sum() for d in np.random.default_rng(9).integers(30, size=(4000, 30))]
+    assert found.value == pytest.approx(values[:, 0].sum() / values.sum())
+    assert found.interval == pytest.approx(np.percentile(expected, [2.5, 97.5]), abs=0.02)
+
+
+def test_fields_become_json_safe():
+    fields = {"rate": Proportion(0, 10), "iou": Estimate(0.5, (0.25, 0.75), 4), "classes": [0.5, None], "clip": True}
+    found = metrics.json_safe(fields)
+    assert found["rate"] == {"value": 0, "interval": [0, pytest.approx(0.2775, abs=5e-5)], "n": 10}
+    assert found["iou"] == {"value": 0.5, "interval": [0.25, 0.75], "n": 4}
+    assert (found["classes"], found["clip"]) == ([0.5, None], True)
+    assert json.loads(json.dumps(found)) == found

@@ -5,6 +5,7 @@ import torch
 from matplotlib.colors import to_hex
 
 from uaplib import plots
+from uaplib.data import camvid, scenes
 from uaplib.metrics import Proportion
 
 
@@ -61,3 +62,32 @@ def test_a_matrix_has_a_number_in_every_cell():
     assert [text.get_text() for text in axis.texts] == ["1", "90", "45", "3"]
     assert axis.get_title() == "fooling (%)"
     assert [label.get_text() for label in axis.get_xticklabels()] == ["c", "d"]
+
+
+THREE = ((255, 0, 0), (0, 51, 0), (0, 0, 102))
+
+
+def test_label_maps_have_the_colour_of_every_label():
+    labels = torch.tensor([[[0, 1, 2], [2, 2, 0]]])
+    found = plots.label_maps(labels, THREE)
+    assert found.shape == (1, 3, 2, 3)
+    red, green, blue = found[0]
+    assert red.tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert green.tolist() == [[0, pytest.approx(0.2), 0], [0, 0, 0]]
+    assert blue.tolist() == [[0, 0, pytest.approx(0.4)], [pytest.approx(0.4), pytest.approx(0.4), 0]]
+
+
+@pytest.mark.parametrize("data", [camvid, scenes])
+def test_every_class_and_void_have_a_colour_of_their_own(data):
+    everything = torch.arange(len(data.CLASSES) + 1).view(1, 1, -1)
+    drawn = plots.label_maps(everything, data.COLOURS)[0, :, 0].T
+    assert len({tuple(colour) for colour in drawn.tolist()}) == len(data.CLASSES) + 1
+    assert drawn[data.VOID].tolist() == [0, 0, 0]
+
+
+def test_the_legend_of_labels_says_which_colour_is_which_class():
+    figure = plots.show(plots.label_maps(torch.zeros(1, 4, 6).long(), THREE))
+    plots.legend_of_labels(figure, ["sky", "tree"], THREE)  # the last colour is of void, which has no name
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["sky", "tree"]
+    assert [to_hex(patch.get_facecolor()) for patch in legend.get_patches()] == ["#ff0000", "#003300"]

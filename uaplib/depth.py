@@ -74,10 +74,9 @@ def evaluate(
     """
     clean = predict(model, images, progress=progress)
     perturbed = predict(model, images, delta, clip=clip, progress=progress)
+    before, after = errors(clean, truth), errors(perturbed, truth)
     moved = errors(perturbed, clean.where(truth > 0, 0.0))["delta_1"]
-    return DepthEvaluation(
-        _estimates(errors(clean, truth)), _estimates(errors(perturbed, truth)), _estimate(1 - moved), clip
-    )
+    return DepthEvaluation(_estimates(before), _estimates(after), _estimate(1 - moved), clip)
 
 
 def _estimates(found: dict[str, Tensor]) -> dict[str, Estimate]:

@@ -98,6 +98,7 @@ def fooling_rate(clean_predictions: Tensor, perturbed_predictions: Tensor) -> Pr
 
 
 def _within(depth: Tensor, other: Tensor, factor: float = 1.25) -> Tensor:
+    _check_same_images(depth, other)
     return torch.maximum(depth / other, other / depth) < factor
 
 
@@ -107,9 +108,15 @@ def accuracy(predictions: Tensor, labels: Tensor) -> Proportion:
 
 
 def _agree(labels: Tensor, others: Tensor) -> Tensor:
-    if labels.shape != others.shape:
-        raise ValueError(f"labels of shape {tuple(labels.shape)} and {tuple(others.shape)} are not of the same images")
+    _check_same_images(labels, others)
     return labels == others
+
+
+def _check_same_images(predictions: Tensor, others: Tensor) -> None:
+    if predictions.shape != others.shape:
+        raise ValueError(
+            f"predictions of shape {tuple(predictions.shape)} and {tuple(others.shape)} are not of the same images"
+        )
 
 
 def dominant_label(predictions: Tensor) -> tuple[int, Proportion]:

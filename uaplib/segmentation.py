@@ -65,6 +65,15 @@ def generalised_fooling_rate(performance: float, best: float = 1.0) -> float:
     return (best - performance) / best
 
 
+def moved(clean: Tensor, perturbed: Tensor, num_classes: int) -> Estimate:
+    """Return the generalised fooling rate of the mean IoU of two predictions (N, H, W), int64, with its interval."""
+    return _estimate(confusion(perturbed, clean, num_classes), _gfr)
+
+
+def _gfr(matrix: Tensor) -> Tensor:
+    return 1 - mean_iou(matrix)
+
+
 @dataclass(frozen=True)
 class SegmentationEvaluation:
     """What a perturbation does to a segmenter.
@@ -104,14 +113,14 @@ def evaluate(
     clean = predict(model, images, progress=progress)
     perturbed = predict(model, images, delta, clip=clip, progress=progress)
     before, after = confusion(clean, labels, num_classes), confusion(perturbed, labels, num_classes)
-    moved = confusion(perturbed, clean, num_classes)
+    changes = confusion(perturbed, clean, num_classes)
     return SegmentationEvaluation(
         _estimate(before, mean_iou),
         _estimate(after, mean_iou),
         _estimate(before, pixel_accuracy),
         _estimate(after, pixel_accuracy),
-        _estimate(moved, lambda matrix: 1 - pixel_accuracy(matrix)),
-        _estimate(moved, lambda matrix: 1 - mean_iou(matrix)),
+        _estimate(changes, lambda matrix: 1 - pixel_accuracy(matrix)),
+        _estimate(changes, _gfr),
         _per_class(before),
         _per_class(after),
         clip,

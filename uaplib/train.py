@@ -42,9 +42,9 @@ SCHEDULES = {  # batch normalisation bears larger steps
     "resnet-mini": Schedule(12, 3e-3),
     "lite0-camvid": Schedule(30, 1e-3, 8),
     "unet-camvid": Schedule(30, 3e-3, 8),
-    "lite0-scenes": Schedule(3, 1e-3, 16),
-    "unet-scenes": Schedule(6, 3e-3, 16),
-    "unet-depth": Schedule(14, 3e-3, 16),
+    "lite0-scenes": Schedule(2, 1e-3, 16),
+    "unet-scenes": Schedule(4, 3e-3, 16),
+    "unet-depth": Schedule(12, 3e-3, 16),
 }
 
 

@@ -13,8 +13,9 @@ from uaplib import metrics, priors
 from uaplib.attacks import activations, fast_feature_fool, gd_uap
 from uaplib.attacks.activations import Settings
 from uaplib.balls import NormBall
-from uaplib.models import Normalized
+from uaplib.models import Normalized, dense
 
+gd_uap_module = importlib.import_module("uaplib.attacks.gd_uap")  # the package's attribute of this name is the function
 PAPERS = [importlib.import_module(f"uaplib.attacks.{name}").PAPER for name in ("gd_uap", "fast_feature_fool")]
 BALL = NormBall(math.inf, 0.1)
 SHORT = {"learning_rate": 0.01, "batch_size": 3, "max_iterations": 12, "check_every": 4, "check_after": 0,
@@ -386,3 +387,61 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning(craft, tmp_path, monke
 def test_progress_changes_nothing(craft, capsys):
     assert torch.equal(craft("none", progress=True).delta, craft("none").delta)
     assert "gd-uap-none" in capsys.readouterr().err
+
+
+@pytest.fixture
+def views():
+    """Eight smooth images (3, 24, 40)."""
+    coarse = torch.rand(8, 3, 6, 10, generator=torch.Generator().manual_seed(1))
+    return nn.functional.interpolate(coarse, (24, 40), mode="bilinear")
+
+
+@pytest.fixture(params=["classes", "depth"])
+def dense_model(request, views):
+    """A random segmenter of four classes or a random depth network that tells the parts of `views` apart."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        network = dense.UNet(4, (4, 8)) if request.param == "classes" else dense.LogDepth(dense.UNet(1, (4, 8)))
+        model = Normalized(network, [0.5] * 3, [0.25] * 3, size=(24, 40))
+        for _ in range(30):
+            model(views)  # in training mode: its batch normalisations take note
+    return model.eval()
+
+
+@pytest.mark.parametrize("prior", gd_uap_module.PRIORS)
+def test_networks_that_speak_of_pixels_are_attacked_as_they_are(dense_model, views, prior):
+    settings = Settings(**SHORT | {"max_iterations": 30, "halve_every": None, "saturation": 1.0})
+    data = {"images": views} if prior == "data" else {}
+    found, again, other = (gd_uap(dense_model, BALL, prior=prior, settings=settings, seed=s, **data) for s in (3, 3, 4))
+    assert found.delta.shape == (1, 3, 24, 40)
+    assert BALL.contains(found.delta)
+    assert found.delta.abs().max() > BALL.eps / 2
+    assert torch.equal(found.delta, again.delta)
+    assert found.history == again.history
+    assert not torch.equal(found.delta, other.delta)
+    rates = [entry["rate"] for entry in found.history if "rate" in entry]
+    assert len(rates) == 8
+    assert all(0 <= rate <= 1 for rate in rates)
+    assert found.history[-1]["loss"] < found.history[0]["loss"]
+
+
+def test_the_iterate_of_a_network_that_speaks_of_pixels_is_the_one_that_moves_most_of_them(dense_model, views):
+    settings = Settings(**SHORT | {"learning_rate": 0.05, "max_iterations": 24, "check_every": 2})
+    found = gd_uap(dense_model, BALL, settings=settings, selection=views)
+    moved = metrics.fooling_rate(metrics.predict(dense_model, views), metrics.predict(dense_model, views, found.delta))
+    rates = [entry["rate"] for entry in found.history if "rate" in entry]
+    assert moved.n == 8 * 24 * 40
+    assert moved.value == max(rates) > 0
+    assert len(set(rates)) > 1
+
+
+def test_an_interrupted_run_on_pixels_goes_on_bit_for_bit(dense_model, views, tmp_path, monkeypatch):
+    arguments = {"prior": "data", "images": views, "settings": Settings(**SHORT), "seed": 2}
+    expected = gd_uap(dense_model, BALL, **arguments)
+    with monkeypatch.context() as patch:
+        interrupt(patch, "iterate", 9)
+        with pytest.raises(KeyboardInterrupt):
+            gd_uap(dense_model, BALL, checkpoint=tmp_path / "c", **arguments)
+    resumed = gd_uap(dense_model, BALL, checkpoint=tmp_path / "c", **arguments)
+    assert torch.equal(resumed.delta, expected.delta)
+    assert resumed.history == expected.history

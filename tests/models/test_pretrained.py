@@ -1,4 +1,4 @@
-"""Pretrained ImageNet networks, without a download."""
+"""Pretrained networks of others, without a download."""
 
 import importlib
 import sys
@@ -15,6 +15,22 @@ from uaplib.models import Normalized, pretrained
 
 NAME = "squeezenet1_1"
 WEIGHTS = torchvision.models.get_model_weights(NAME).DEFAULT
+SEGMENTER = "lraspp_mobilenet_v3_large"
+SEGMENTER_WEIGHTS = torchvision.models.get_model_weights(SEGMENTER).DEFAULT
+MIDAS = """
+import torch
+
+class Tiny(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        return self.factor * x[:, 0]
+
+def MiDaS_small():
+    return Tiny()
+"""
 
 
 @pytest.fixture
@@ -27,6 +43,7 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setattr(torch.hub, "urlopen", unreachable)
     return tmp_path / "hub" / "checkpoints" / Path(WEIGHTS.url).name
 
 
@@ -39,6 +56,26 @@ def network(hub):
     hub.parent.mkdir(parents=True)
     torch.save(made.state_dict(), hub)
     return made
+
+
+@pytest.fixture
+def segmenter(hub):
+    """A random segmenter whose weights lie where torchvision looks for the pretrained ones."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = torchvision.models.get_model(SEGMENTER, weights=None, weights_backbone=None, num_classes=21).eval()
+    hub.parent.mkdir(parents=True)
+    torch.save(made.state_dict(), hub.parent / Path(SEGMENTER_WEIGHTS.url).name)
+    return made
+
+
+@pytest.fixture
+def midas(hub):
+    """A made-up network that lies where torch.hub keeps MiDaS."""
+    folder = hub.parent.parent / "isl-org_MiDaS_master"
+    folder.mkdir(parents=True)
+    (folder / "hubconf.py").write_text(MIDAS)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +213,86 @@ def test_every_classifier_of_torchvision_says_how_it_wants_its_pictures(name):
     found = pretrained.find(name)
     assert found.resize >= found.size >= 224
     assert found.preprocessing()(Image.new("RGB", (20, 30))).shape == (3, found.size, found.size)
+
+
+def test_a_segmenter_of_torchvision_gives_its_map_alone(segmenter):
+    model, images = models.load(SEGMENTER), torch.rand(1, 3, 70, 90)
+    mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.no_grad():
+        found, expected = model(images), segmenter((images - mean) / std)["out"]
+    assert found.shape == (1, 21, 70, 90)
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert not torch.allclose(found, segmenter(images)["out"], atol=1e-4)
+    assert not any(module.training for module in model.modules())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert model.height_width == (520, 520)
+
+
+def test_loading_a_segmenter_costs_no_random_numbers(segmenter):
+    state = torch.get_rng_state()
+    models.load(SEGMENTER)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_missing_weights_of_a_segmenter_are_named(hub):
+    with pytest.raises(FileNotFoundError, match="could not be downloaded") as caught:
+        models.load(SEGMENTER)
+    file = hub.parent / Path(SEGMENTER_WEIGHTS.url).name
+    for text in (SEGMENTER, str(file), SEGMENTER_WEIGHTS.url, "TORCH_HOME", "the network is unreachable"):
+        assert text in str(caught.value)
+
+
+def test_damaged_weights_of_a_segmenter_are_refused(segmenter, hub):
+    file = hub.parent / Path(SEGMENTER_WEIGHTS.url).name
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=file.name):
+        models.load(SEGMENTER)
+
+
+def test_the_preprocessing_of_a_segmenter_keeps_the_middle():
+    picture = Image.new("RGB", (1040, 520), "white")
+    picture.paste("black", (260, 0, 780, 520))
+    found = models.preprocessing(SEGMENTER)(picture)
+    assert (found.shape, found.dtype) == ((3, 520, 520), torch.float32)
+    assert (found == 0).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101",
+             "deeplabv3_mobilenet_v3_large", SEGMENTER]
+)  # fmt: skip
+def test_the_segmenters_of_torchvision_are_known(name):
+    assert models.check_model_name(name) == name
+    assert name in pretrained.segmenter_names()
+    assert name not in pretrained.torchvision_names()
+    assert pretrained.find(name).preprocessing()(Image.new("RGB", (20, 30))).shape == (3, 520, 520)
+
+
+def test_midas_gives_one_positive_channel(midas):
+    model, images = models.load("midas-small"), torch.rand(2, 3, 32, 48)
+    found, raw = model(images), 2 * (images[:, :1] - 0.485) / 0.229
+    assert (raw < 0).any()
+    assert found.shape == (2, 1, 32, 48)
+    assert (found > 0).all()
+    assert torch.allclose(found[raw > 0.1], raw[raw > 0.1], atol=1e-5)
+    assert found[raw < 0].unique().tolist() == pytest.approx([1e-3])
+    assert not any(module.training for module in model.modules())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert model.height_width == (256, 256)
+
+
+def test_midas_that_is_missing_is_named_with_its_folder(hub):
+    with pytest.raises(FileNotFoundError, match="MiDaS small could not be loaded") as caught:
+        models.load("midas-small")
+    for text in ("the network is unreachable", str(hub.parent.parent), "TORCH_HOME", "timm"):
+        assert text in str(caught.value)
+
+
+def test_midas_without_its_package_is_explained(midas):
+    (midas / "hubconf.py").write_text("dependencies = ['a_package_that_nobody_has']\n" + MIDAS)
+    with pytest.raises(FileNotFoundError, match="a_package_that_nobody_has"):
+        models.load("midas-small")
+
+
+def test_the_preprocessing_of_midas_needs_no_network(hub):
+    assert models.preprocessing("midas-small")(Image.new("L", (300, 400))).shape == (3, 256, 256)

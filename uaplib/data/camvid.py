@@ -99,8 +99,8 @@ def _check_labels(split: str, maps: Sequence[Path]) -> None:
 def read_image(file: str | Path, size: tuple[int, int] | None = None) -> Tensor:
     """Return a picture file as float32 (1, 3, H, W) in [0, 1], resized to `size` (height, width) if given.
 
-    Grey pictures get three equal channels. Raises ValueError for a file that is no picture, is cut short, or is partly
-    transparent: what lies behind would be a guess.
+    Grey pictures get three equal channels. Raises ValueError for a file that is no picture, is cut short, has more
+    than 8 bits a channel, or is partly transparent: what lies behind would be a guess.
     """
     pixels = _read(Path(file), "RGB")
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
@@ -132,6 +132,8 @@ def _read(file: Path, mode: str) -> np.ndarray:
         raise ValueError(f"{file} is not a readable picture: {error}") from error
     if mode == "L" and picture.mode not in ("L", "P"):
         raise ValueError(f"{file} is no label map: it has mode {picture.mode!r}, where one channel of 8 bits is needed")
+    if mode == "RGB" and picture.mode[0] in "IF":  # Pillow would clip them to white
+        raise ValueError(f"{file} has mode {picture.mode!r}; a picture needs channels of 8 bits")
     if mode == "RGB" and picture.has_transparency_data and picture.convert("RGBA").getextrema()[3][0] < 255:
         raise ValueError(f"{file} is partly transparent; flatten it onto a background first")
     return np.array(picture if mode == "L" else picture.convert("RGB"))

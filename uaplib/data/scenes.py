@@ -28,6 +28,7 @@ SPLITS = {"train": 4000, "val": 300, "test": 300}
 SIZE = (96, 128)
 FOCAL_LENGTH = 110.0  # in pixels
 MAX_DEPTH = 40.0  # what is farther has no depth
+EYE_HEIGHT = (1.5, 1.7)  # of the camera: a person's, so that one picture tells how large things are
 
 _FIRST_SEED = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 _FAR = 1e9
@@ -105,7 +106,7 @@ def render(seed: int, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndar
     def random(low: float = 0.0, high: float = 1.0) -> float:
         return low + (high - low) * generator.random()
 
-    height = random(1.2, 2.0)  # of the camera
+    height = random(*EYE_HEIGHT)
     rays, axial = _rays(size, half_tilt=random(0.0, 0.12))
     things = _world(height, random)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

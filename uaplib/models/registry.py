@@ -45,7 +45,7 @@ DENSE = {
     "unet-camvid": Dense(lambda: dense.UNet(len(camvid.CLASSES)), "classes", camvid, camvid.SIZE),
     "lite0-scenes": Dense(lambda: dense.LiteFPN(len(scenes.CLASSES), (2, 4, 10)), "classes", scenes, scenes.SIZE),
     "unet-scenes": Dense(lambda: dense.UNet(len(scenes.CLASSES), _SMALL), "classes", scenes, scenes.SIZE),
-    "unet-depth": Dense(lambda: dense.LogDepth(dense.UNet(1, _SMALL)), "depth", scenes, scenes.SIZE),
+    "unet-depth": Dense(lambda: dense.LogDepth(dense.UNet(1)), "depth", scenes, scenes.SIZE),
 }
 WEIGHTS = Path(__file__).parent / "weights"
 
