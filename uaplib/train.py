@@ -44,7 +44,7 @@ SCHEDULES = {  # batch normalisation bears larger steps
     "unet-camvid": Schedule(30, 3e-3, 8),
     "lite0-scenes": Schedule(2, 1e-3, 16),
     "unet-scenes": Schedule(4, 3e-3, 16),
-    "unet-depth": Schedule(12, 3e-3, 16),
+    "unet-depth": Schedule(24, 3e-3, 16),
 }
 
 
