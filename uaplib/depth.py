@@ -18,7 +18,7 @@ WITHIN = ("delta_1", "delta_2", "delta_3")  # shares of pixels, the higher the b
 def errors(predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
     """Return the measures of each image, each of shape (N,), of depths (N, H, W); pixels with truth 0 do not count.
 
-    abs_rel: mean of |p - t| / t. sq_rel: mean of (p - t)^2 / t, in metres. rmse: root of the mean of (p - t)^2, in
+    abs_rel: mean of abs(p - t) / t. sq_rel: mean of (p - t)^2 / t, in metres. rmse: root of the mean of (p - t)^2, in
     metres. rmse_log: the same of log p - log t. delta_k: share of pixels with max(p / t, t / p) < 1.25^k. An image
     without any depth gets NaN. Raises ValueError for shapes that differ, a prediction that is not positive and
     finite, or a negative truth.
