@@ -18,8 +18,12 @@ update: .venv/ready data ## execute what changed and write the outputs back into
 	$(BIN)/python -m uaplib.pipeline update
 
 # On large images glibc's allocator gives memory back and asks for it again all the time; kept, crafting is faster.
-artifacts: .venv/ready data ## craft what chapters load and is missing or out of date
-	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 $(BIN)/uaplib craft --all
+artifacts: export MALLOC_MMAP_MAX_ := 0
+artifacts: export MALLOC_TRIM_THRESHOLD_ := 100000000000
+artifacts: .venv/ready data ## craft and measure what chapters load and is missing or out of date
+	$(BIN)/uaplib craft --all
+	$(BIN)/uaplib transfer --study fashion-mnist --out _build/fashion-mnist.csv
+	$(BIN)/uaplib transfer --study imagenet --out _build/imagenet.csv
 
 hero: .venv/ready data ## draw the front page's picture anew
 	$(BIN)/python -m uaplib.pipeline hero

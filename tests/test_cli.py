@@ -5,15 +5,17 @@ import signal
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from uaplib import models
+from uaplib import cli, models, recipes, transfer
 from uaplib.cli import app, main
 from uaplib.perturbation import UniversalPerturbation
-from uaplib.recipes import METHODS
+from uaplib.published import RELEASES
+from uaplib.recipes import METHODS, Recipe, TransferStudy, linf
 
-COMMANDS = ["train", "craft", "evaluate", "list"]
+COMMANDS = ["train", "craft", "evaluate", "transfer", "list"]
 
 
 def invoke(*arguments):
@@ -89,6 +91,7 @@ def test_list_models_names_what_others_have_trained(monkeypatch):
     [
         ("data", "fashion-mnist\nimagenet-samples\ncamvid\nscenes\ndepth-folders\n"),
         ("methods", "\n".join([*METHODS, ""])),
+        ("published", "\n".join([*RELEASES, ""])),
     ],
 )
 def test_list_the_rest(what, expected):
@@ -127,6 +130,39 @@ def test_evaluate_on_a_named_model(clothes, noise):
     assert json.loads(succeed("evaluate", noise, "--model", "vgg16-mini", "--images", 50))["model"] == "vgg16-mini"
 
 
+def test_transfer_writes_the_table_and_goes_on_from_its_cells(clothes, noise, tmp_path, monkeypatch):
+    out = tmp_path / "matrix.csv"
+    victims = ["--victims", "resnet-mini", "--victims", "vgg-f-mini"]
+    command = ["transfer", "--sources", noise, "--sources", "noise", *victims, "--images", 60, "--out", out]
+    shown = succeed(*command)
+    assert "resnet-mini" in shown
+    table = pd.read_csv(out, keep_default_na=False)
+    assert table.source.tolist() == [str(noise), "noise"] * 2
+    assert table.victim.tolist() == ["resnet-mini"] * 2 + ["vgg-f-mini"] * 2
+    assert (table.n == 60).all()
+    expected = json.loads(succeed("evaluate", noise, "--model", "resnet-mini", "--images", 60))
+    assert table.fooling_rate[0] == expected["fooling_rate"]["value"]
+    cells = out.with_suffix(".jsonl").read_bytes()
+    monkeypatch.setattr(transfer._Victim, "measure", lambda *_: pytest.fail("a finished cell was computed again"))
+    assert succeed(*command) == shown
+    assert out.with_suffix(".jsonl").read_bytes() == cells
+
+
+def test_transfer_of_a_study_keeps_its_cells_with_the_artifacts(clothes, tmp_path, monkeypatch):
+    study = TransferStudy([Recipe("noise", "resnet-mini", linf(24))], ["resnet-mini"])
+    monkeypatch.setattr(recipes, "transfer_studies", lambda: {"small": study})
+    monkeypatch.setattr(recipes, "ARTIFACTS", tmp_path)
+    succeed("transfer", "--study", "small", "--images", 60, "--out", tmp_path / "small.csv")
+    assert len((tmp_path / "transfer-small.jsonl").read_text().splitlines()) == 1
+    assert pd.read_csv(tmp_path / "small.csv").source.tolist() == ["noise-resnet-mini-linf24-s0"]
+
+
+def test_transfer_names_all_releases(monkeypatch):
+    monkeypatch.setattr(cli.published, "load", lambda name: name)
+    assert set(cli._sources(["published"])) == {f"published:{name}" for name in RELEASES}
+    assert set(cli._sources(["published:fff-VGG-16"])) == {"published:fff-VGG-16"}
+
+
 BAD = {
     "no budget": (["craft", "uap"], "give one budget: --eps-255 or --eps-l2"),
     "two budgets": (["craft", "uap", "--eps-255", 8, "--eps-l2", 1], "give one budget"),
@@ -145,6 +181,21 @@ BAD = {
     "less background of depth": (
         ["craft", "gd-uap-data", "--eps-255", 10, "--model", "unet-depth", "--variant", "less-background"],
         "variant='less-background' needs a segmenter of the project",
+    ),
+    "transfer nothing": (["transfer"], "name sources and victims, or a study"),
+    "transfer both": (["transfer", "--study", "paper", "--sources", "noise"], "name sources and victims, or a study"),
+    "transfer study": (["transfer", "--study", "papers"], "study='papers' is unknown. Did you mean 'paper'"),
+    "transfer noise alone": (
+        ["transfer", "--sources", "noise", "--victims", "resnet-mini"],
+        "--sources noise takes size and budget from another source",
+    ),
+    "transfer victim": (
+        ["transfer", "--sources", "noise", "--victims", "resnet-minni"],
+        "victims='resnet-minni' is unknown. Did you mean 'resnet-mini'",
+    ),
+    "transfer release": (
+        ["transfer", "--sources", "published:uap-VGG16", "--victims", "resnet-mini"],
+        "name='uap-VGG16' is unknown. Did you mean 'uap-VGG-16'",
     ),
     "train nothing": (["train"], "name one network, or say --all"),
     "train both": (["train", "resnet-mini", "--all"], "name one network, or say --all"),

@@ -380,3 +380,31 @@ def test_measuring_suits_what_the_network_says(two_scenes, model, evaluate, keys
     assert (found["recipe"], found["command"], found["model"]) == (recipe.name, recipe.command, model)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert recipe.measure(crafted, clip=False)["clip"] is False
+
+
+def test_the_transfer_studies_have_every_method_on_every_network():
+    studies = recipes.transfer_studies()
+    assert set(recipes.KEPT_STUDIES) < set(studies)
+    small = studies["fashion-mnist"]
+    made = [(r.method, r.model, r.seed) for r in small.recipes if r.method != "noise"]
+    methods = set(recipes.METHODS) - {"noise"}
+    assert sorted(made) == sorted((m, n, k) for m in methods for n in models.names() for k in range(3))
+    assert [r.seed for r in small.recipes if r.method == "noise"] == [0, 1, 2]
+    assert {r.ball for r in small.recipes} == {linf(24)}
+    for name, networks in [("imagenet", recipes.IMAGENET_MODELS), ("paper", recipes.PAPER_NETWORKS)]:
+        made = [(r.method, r.model) for r in studies[name].recipes]
+        assert sorted(made) == sorted((m, n) for m in recipes.METHODS for n in networks)
+        assert list(studies[name].victims) == list(networks)
+        assert len(studies[name].released) == 17
+        assert {r.ball for r in studies[name].recipes} == {linf(10)}
+    assert all(r in recipes.book() for name in recipes.KEPT_STUDIES for r in studies[name].recipes)
+    assert not {r.model for r in recipes.book()} & set(recipes.PAPER_NETWORKS)
+
+
+def test_a_studys_sources_are_artifacts_and_releases(folders, monkeypatch):
+    monkeypatch.setattr(recipes.published, "load", lambda name: f"the release {name}")
+    noise = Recipe("noise", "resnet-mini", linf(24))
+    found = recipes.TransferStudy([noise], ["resnet-mini"], ["uap-VGG-16"]).sources()
+    assert list(found) == [noise.name, "published:uap-VGG-16"]
+    assert torch.equal(found[noise.name].delta, noise.craft().delta)
+    assert found["published:uap-VGG-16"] == "the release uap-VGG-16"

@@ -1,18 +1,21 @@
-"""The command `uaplib`: train, craft, evaluate, list."""
+"""The command `uaplib`: train, craft, evaluate, transfer, list."""
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from uaplib import data, models, recipes
+from uaplib import data, models, published, recipes
 from uaplib.balls import NormBall
+from uaplib.devices import best_device
 from uaplib.names import check_name
-from uaplib.perturbation import UniversalPerturbation
+from uaplib.perturbation import UniversalPerturbation, noise
+from uaplib.transfer import transfer_matrix
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
@@ -84,8 +87,7 @@ def _craft(recipe: recipes.Recipe, path: Path) -> UniversalPerturbation:
         crafted = recipe.craft(progress=True, checkpoint=checkpoint)
         crafted.save(path)
     except KeyboardInterrupt:
-        print("uaplib: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        _interrupted()
     checkpoint.unlink(missing_ok=True)
     print(path)
     return crafted
@@ -109,10 +111,68 @@ def evaluate(
     _print_json({"perturbation": str(file), "model": name, **result.as_dict()})
 
 
+@app.command(
+    epilog="Example: `uaplib transfer --sources mine.safetensors --sources published:uap-VGG-16 --sources noise "
+    "--victims efficientnet-lite0 --victims efficientnet-lite1 --images 600 --out matrix.csv`."
+)
+def transfer(
+    study: Annotated[
+        str, typer.Option(help="A whole matrix: fashion-mnist or imagenet, kept in artifacts/, or paper.")
+    ] = "",
+    sources: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A file of `uaplib craft`, published:NAME, published for all of them, or noise (of the first "
+            "other's size and budget). Repeat it for more."
+        ),
+    ] = None,
+    victims: Annotated[list[str] | None, typer.Option(help="A network to fool. Repeat it for more.")] = None,
+    images: Annotated[int, typer.Option(min=1, max=10000, help="Number of test images.")] = 10000,
+    clip: Annotated[bool, typer.Option(help="Clip image plus perturbation to [0, 1].")] = True,
+    out: Annotated[Path, typer.Option(help="The table; finished cells go beside it, .jsonl.")] = Path("transfer.csv"),
+) -> None:
+    """Measure perturbations on networks, each on each. Finished cells are kept: the same command goes on from there."""
+    if bool(study) == bool(sources):
+        raise ValueError("name sources and victims, or a study")
+    cells, test = out.with_suffix(".jsonl"), partial(recipes.evaluation_set, count=images)
+    if study:
+        chosen = recipes.transfer_studies()[check_name("study", study, recipes.transfer_studies())]
+        rows, victims = chosen.sources(), chosen.victims
+        cells = recipes.ARTIFACTS / f"transfer-{study}.jsonl"
+    else:
+        victims = [models.check_model_name(name, "victims") for name in victims or []]
+        rows = _sources(sources)
+    try:
+        matrix = transfer_matrix(rows, victims, test, clip=clip, device=best_device(), cells=cells, progress=True)
+    except KeyboardInterrupt:
+        _interrupted()
+    matrix.to_csv(out)
+    print(matrix.pivot().round(1).to_string())
+    print(out)
+
+
+def _sources(names: list[str]) -> dict[str, UniversalPerturbation]:
+    """Perturbations by what the user calls them."""
+    found = {}
+    for name in names:
+        if name == "published":
+            found |= {f"published:{each}": published.load(each) for each in published.RELEASES}
+        elif name.startswith("published:"):
+            found[name] = published.load(name.removeprefix("published:"))
+        elif name != "noise":
+            found[name] = UniversalPerturbation.load(name)
+    if "noise" in names:
+        if not found:
+            raise ValueError("--sources noise takes size and budget from another source; name one")
+        first = next(iter(found.values()))
+        found["noise"] = noise(first.ball, tuple(first.delta.shape[1:]))
+    return found
+
+
 @app.command("list", epilog="Example: `uaplib list models`.")
-def list_(what: Annotated[str, typer.Argument(help="models, data or methods.")] = "models") -> None:
+def list_(what: Annotated[str, typer.Argument(help="models, data, methods or published.")] = "models") -> None:
     """List what can be named in the other commands."""
-    check_name("what", what, ("models", "data", "methods"))
+    check_name("what", what, ("models", "data", "methods", "published"))
     if what == "models":
         table = Table("name", "parameters", "says", "on test images", "trained by")
         for name in [*models.MINIS, *models.DENSE]:
@@ -123,7 +183,12 @@ def list_(what: Annotated[str, typer.Argument(help="models, data or methods.")] 
         Console().print(table)
         print(f"trained by others: {', '.join(models.pretrained_names())}, timm:NAME")
     else:
-        print("\n".join(data.DATASETS if what == "data" else recipes.METHODS))
+        print("\n".join({"data": data.DATASETS, "methods": recipes.METHODS, "published": published.RELEASES}[what]))
+
+
+def _interrupted() -> NoReturn:
+    print("uaplib: interrupted; the same command goes on from here", file=sys.stderr)
+    sys.exit(130)
 
 
 def _print_json(value: dict) -> None:

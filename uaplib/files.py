@@ -1,15 +1,31 @@
-"""Writing and finding files: atomic writes, SHA-256 digests and the data folder."""
+"""Writing, finding and downloading files: atomic writes, SHA-256 digests and the data folder."""
 
 import hashlib
 import os
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it looks for notebook widgets, and says so in every notebook without them
+    import pooch
 
 
 def data_folder() -> Path:
     """Return the folder where data is looked for and stored: `UAPLIB_DATA`, or `~/.cache/uaplib`."""
     return Path(os.environ.get("UAPLIB_DATA") or "~/.cache/uaplib").expanduser()
+
+
+def download(url: str, known_hash: str, path: Path) -> Path:
+    """Download `url` to `path` and return it; known_hash: for instance "sha256:...", which the file must have.
+
+    Raises FileNotFoundError that names both, whatever the network, the disk or a wrong checksum raised.
+    """
+    try:
+        return Path(pooch.retrieve(url, known_hash, path.name, path.parent))
+    except Exception as error:
+        raise FileNotFoundError(f"{path} is not there, and {url} could not be downloaded ({error})") from error
 
 
 def sha256(path: Path) -> str:

@@ -47,6 +47,13 @@ class UniversalPerturbation:
         if not self.ball.contains(self.delta, tolerance=1e-5):
             raise ValueError(f"delta has norm {self.ball.norm(self.delta).item():g}, out of its budget {self.ball}")
 
+    @property
+    def saturation(self) -> float | None:
+        """The share of values that use the whole l-infinity budget, in [0, 1]; None for an l2 ball."""
+        if self.ball.p == 2:
+            return None
+        return (self.delta.abs() >= (1 - 1e-6) * self.ball.eps).float().mean().item()
+
     def apply(self, images: Tensor, clip: bool = True) -> Tensor:
         """Return images + delta, clipped to [0, 1] unless `clip` is False.
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 from uaplib.metrics import Proportion
@@ -87,14 +87,28 @@ def rates(axis: Axes, x: Sequence[float], proportions: Sequence[Proportion], **l
     axis.fill_between(x, [100 * v for v in low], [100 * v for v in high], color=drawn.get_color(), alpha=0.2, lw=0)
 
 
-def matrix(axis: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], unit: str = "%") -> None:
-    """Draw a table of numbers as a heat map with the number in every cell."""
-    axis.imshow(values, cmap="Blues", vmin=0, aspect="auto")
+def matrix(
+    axis: Axes,
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    unit: str = "%",
+    highest: float | None = None,
+    framed: np.ndarray | None = None,
+) -> None:
+    """Draw a table of numbers as a heat map with the number in every cell.
+
+    highest: the value of the darkest colour, the table's largest by default. framed: booleans like `values`, the
+    cells that get a frame.
+    """
+    axis.imshow(values, cmap="Blues", vmin=0, vmax=highest, aspect="auto")
     axis.grid(False)
     axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
     axis.set_yticks(range(len(rows)), rows)
-    dark = np.nanmax(values) / 2
+    dark = (highest or np.nanmax(values)) / 2
     for (row, column), value in np.ndenumerate(values):
         axis.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value > dark else "black",
                   fontsize="small")  # fmt: skip
+    for row, column in np.argwhere(framed) if framed is not None else ():
+        axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="black", lw=1.8, clip_on=False))
     axis.set_title(f"{axis.get_title()} ({unit})" if axis.get_title() else "")

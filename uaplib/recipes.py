@@ -4,13 +4,14 @@ import importlib
 import json
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
 from torch import Tensor
 
-from uaplib import depth, metrics, models, perturbation, provenance, segmentation
+from uaplib import depth, metrics, models, perturbation, provenance, published, segmentation
 from uaplib.attacks import fast_feature_fool, gd_uap, uap
 from uaplib.attacks.activations import scaled
 from uaplib.balls import NormBall
@@ -243,14 +244,13 @@ class Recipe:
         model = models.load(self.model)
         evaluate = EVALUATE[models.says(self.model)]
         found = evaluate(model, images, labels, crafted.delta, clip=clip, progress=progress)
-        saturated = (crafted.delta.abs() >= (1 - 1e-6) * crafted.ball.eps).float().mean().item()
         return {
             "recipe": self.name,
             "command": self.command,
             "model": self.model,
             "source_sha256": weights_sha256(self.model),
             **found.as_dict(),
-            "saturation": saturated if crafted.ball.p == math.inf else None,
+            "saturation": crafted.saturation,
             "l2_norm": crafted.delta.norm().item(),
             "run": crafted.run,
         }
@@ -304,7 +304,9 @@ def uap_study(
 
 
 IMAGENET_MODELS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
-IMAGENET_EPS_255, IMAGENET_SEEDS = 10, 3
+IMAGENET_EPS_255, IMAGENET_SEEDS, TRANSFER_SEEDS = 10, 3, 3
+PAPER_NETWORKS = ("alexnet", "googlenet", "vgg16", "vgg19", "resnet152")
+KEPT_STUDIES = ("fashion-mnist", "imagenet")
 OVERACTIVATING = ("noise", *DATA_FREE, "gd-uap-data")
 
 
@@ -335,9 +337,15 @@ def ablation_study() -> dict[str, list[Recipe]]:
     }
 
 
-def mini_study() -> list[Recipe]:
-    """Return the recipes of the same methods on the six mini networks."""
-    return [Recipe(method, model, linf(CHAPTER_EPS_255)) for model in models.names() for method in OVERACTIVATING]
+def mini_study(seeds: int = 1) -> list[Recipe]:
+    """Return the recipes of the same methods on the six mini networks, with so many seeds."""
+    ball = linf(CHAPTER_EPS_255)
+    return [
+        Recipe(method, model, ball, seed=k)
+        for model in models.names()
+        for method in OVERACTIVATING
+        for k in range(seeds)
+    ]
 
 
 def dense_study() -> list[Recipe]:
@@ -349,10 +357,54 @@ def dense_study() -> list[Recipe]:
     return study + [Recipe("gd-uap-data", model, ball, variant="less-background") for model in segmenters]
 
 
+@dataclass(frozen=True)
+class TransferStudy:
+    """One transfer matrix of the book: the recipes and released perturbations of its rows, and the networks."""
+
+    recipes: Sequence[Recipe]
+    victims: Sequence[str]
+    released: Sequence[str] = ()
+
+    def sources(self) -> dict[str, UniversalPerturbation]:
+        """Return the rows by name: a recipe's artifact under the recipe's name, a release as "published:NAME".
+
+        Raises FileNotFoundError when a release can be had nowhere.
+        """
+        ours = {recipe.name: recipe.load_or_craft() for recipe in self.recipes}
+        return ours | {f"published:{name}": published.load(name) for name in self.released}
+
+
+def transfer_studies() -> dict[str, TransferStudy]:
+    """Return the transfer matrices by name: the two that the book keeps, and the papers' networks.
+
+    "fashion-mnist": the six mini networks, three seeds. "imagenet": the three networks whose weights are packages, and
+    all released perturbations. "paper": the same rows for torchvision's successors of the papers' Caffe networks, for
+    those who have their weights: AlexNet stands for CaffeNet, and nothing for VGG-F.
+    """
+    minis, lites = models.names(), IMAGENET_MODELS
+    ours = [
+        r for r in mini_study(TRANSFER_SEEDS) if r.method != "noise" or r.model == minis[0]
+    ]  # noise knows no network
+    ours += [Recipe("uap", model, linf(CHAPTER_EPS_255), seed=k) for model in minis for k in range(TRANSFER_SEEDS)]
+    return {
+        "fashion-mnist": TransferStudy(ours, minis),
+        "imagenet": TransferStudy(_large(lites), lites, list(published.RELEASES)),
+        "paper": TransferStudy(_large(PAPER_NETWORKS), PAPER_NETWORKS, list(published.RELEASES)),
+    }
+
+
+def _large(networks: Sequence[str]) -> list[Recipe]:
+    """Every method on every network; DeepFool on a thousand classes is slow, so UAP sees 300 pictures three times."""
+    ball = linf(IMAGENET_EPS_255)
+    rows = [Recipe(method, model, ball) for model in networks for method in OVERACTIVATING]
+    return rows + [Recipe("uap", model, ball, images=300, max_passes=3) for model in networks]
+
+
 def book() -> list[Recipe]:
     """Return every recipe that the book's chapters load with their default parameters, once."""
     studies = [recipe for study in (uap_study(), ablation_study()) for recipes in study.values() for recipe in recipes]
-    return list(dict.fromkeys([*studies, *imagenet_study(), *mini_study(), *dense_study()]))
+    rows = [recipe for name in KEPT_STUDIES for recipe in transfer_studies()[name].recipes]
+    return list(dict.fromkeys([*studies, *imagenet_study(), *mini_study(), *dense_study(), *rows]))
 
 
 def linf(eps_255: float) -> NormBall:

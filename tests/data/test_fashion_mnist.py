@@ -6,6 +6,7 @@ import threading
 import pytest
 import torch
 
+from uaplib import files
 from uaplib.data import DATASETS, fashion_mnist
 
 
@@ -96,7 +97,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    monkeypatch.setattr(fashion_mnist.pooch, "retrieve", lambda *a, **k: pytest.fail("the network was asked"))
+    monkeypatch.setattr(files.pooch, "retrieve", lambda *a, **k: pytest.fail("the network was asked"))
 
 
 def check_tiny(data):

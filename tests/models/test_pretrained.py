@@ -296,3 +296,16 @@ def test_midas_without_its_package_is_explained(midas):
 
 def test_the_preprocessing_of_midas_needs_no_network(hub):
     assert models.preprocessing("midas-small")(Image.new("L", (300, 400))).shape == (3, 256, 256)
+
+
+def test_the_papers_networks_are_known_and_make_a_transfer_matrix(network):
+    from uaplib import recipes, transfer
+    from uaplib.balls import NormBall
+    from uaplib.perturbation import noise
+
+    assert all(pretrained.known(name) or name in pretrained.names() for name in recipes.PAPER_NETWORKS)
+    assert all(models.says(name) == "label" for name in recipes.PAPER_NETWORKS)
+    pictures = torch.rand(3, 3, 224, 224, generator=torch.Generator().manual_seed(0)), torch.arange(3)
+    released = noise(NormBall("inf", 10 / 255), (3, 227, 227))  # of CaffeNet's size
+    (row,) = transfer.transfer_matrix({"released": released}, [NAME], pictures).table.to_dict("records")
+    assert (row["n"], row["resized"], row["white_box"]) == (3, "227x227", False)

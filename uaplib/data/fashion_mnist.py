@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,11 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uaplib.files import data_folder
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it looks for notebook widgets, and says so in every notebook without them
-    import pooch
+from uaplib.files import data_folder, download
 
 CLASSES = (
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -76,9 +71,8 @@ def _find(file: _File) -> Path:
         if candidate.exists():
             return candidate
     try:
-        path = pooch.retrieve(URL + file.name, known_hash=f"md5:{file.download_md5}", path=folder(), fname=file.name)
-        return Path(path)
-    except Exception as error:  # whatever the network, the disk or a wrong checksum raised, the remedy is the same
+        return download(URL + file.name, f"md5:{file.download_md5}", cached)
+    except FileNotFoundError as error:
         raise FileNotFoundError(
             f"Fashion-MNIST's {file.name} was not found. Tried {cached}, {system} and {URL + file.name} ({error}). "
             "`make data` fetches it; or put the file into the first folder, or install Debian's package "

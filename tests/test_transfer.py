@@ -1,0 +1,354 @@
+"""Transfer matrices: known answers, resuming, other sizes, and what is refused."""
+
+import io
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from torch import nn
+
+from uaplib import metrics, transfer
+from uaplib.balls import NormBall
+from uaplib.perturbation import UniversalPerturbation
+from uaplib.transfer import transfer_matrix
+
+EPS = 0.125
+BALL = NormBall(math.inf, EPS)
+VALUES = torch.tensor([0.25, 0.375, 0.5, 0.625, 0.75])  # binary fractions: sums with EPS are exact
+
+
+class Threshold(nn.Module):
+    """Class 1 where the mean of one channel is above a threshold: the rate of a constant can be counted by hand."""
+
+    def __init__(self, threshold: float, classes: int = 2):
+        super().__init__()
+        self.register_buffer("threshold", torch.tensor(threshold))
+        self.classes, self.images_seen = classes, 0
+
+    def forward(self, images):
+        self.images_seen += len(images)
+        above = images.mean((1, 2, 3)) - self.threshold
+        return torch.stack([-above, above, *[torch.full_like(above, -9)] * (self.classes - 2)], 1)
+
+
+def constant(value: float, size: int = 4, channels: int = 1, source: str = "") -> UniversalPerturbation:
+    return UniversalPerturbation(torch.full((1, channels, size, size), value), BALL, "constant", source, seed=0)
+
+
+def flat(size: int = 4, channels: int = 1):
+    """Five constant images and the labels that a threshold of 0.55 gives them."""
+    return VALUES.view(-1, 1, 1, 1).expand(-1, channels, size, size).contiguous(), (VALUES > 0.55).long()
+
+
+@pytest.fixture
+def two():
+    return {"low": Threshold(0.55).eval(), "high": Threshold(0.7).eval()}
+
+
+@pytest.fixture
+def signs():
+    return {"up": constant(EPS, source="low"), "down": constant(-EPS, source="high"), "zero": constant(0.0)}
+
+
+def test_a_matrix_counted_by_hand(two, signs):
+    # up: 0.5 passes 0.55, and 0.625 passes 0.7. down: 0.625 falls below 0.55, and 0.75 below 0.7.
+    found = transfer_matrix(signs, two, flat())
+    assert found.pivot().to_dict("list") == {"low": [20, 20, 0], "high": [20, 20, 0]}
+    assert found.fooled["up", "low"].tolist() == [False, False, True, False, False]
+    assert found.fooled["down", "high"].tolist() == [False, False, False, False, True]
+    # Against the labels: low is always right, high is wrong about 0.625 alone.
+    errors = found.table.set_index(["source", "victim"])[["error", "clean_error"]]
+    assert errors.loc["up", "low"].tolist() == [0.2, 0]
+    assert errors.loc["up", "high"].tolist() == [0, 0.2]
+    assert errors.loc["down", "high"].tolist() == [0.4, 0.2]
+    assert found.white_box().to_numpy().tolist() == [[True, False], [False, True], [False, False]]
+    assert (found.table.n == 5).all()
+    assert (found.table.resized == "").all()
+    low, high = metrics.Proportion(1, 5).interval
+    assert found.table.low[0] == pytest.approx(low)
+    assert found.table.high[0] == pytest.approx(high)
+
+
+def test_mirrored_networks_and_signs_give_a_symmetric_matrix():
+    # Images symmetric about 1/2, thresholds symmetric too: what up does to one network, down does to the other.
+    networks = {"low": Threshold(0.45).eval(), "high": Threshold(0.55).eval()}
+    found = transfer_matrix({"up": constant(EPS), "down": constant(-EPS)}, networks, flat()).pivot().to_numpy()
+    assert found[0, 0] == found[1, 1]
+    assert found[0, 1] == found[1, 0]
+
+
+def test_each_cell_is_what_evaluate_says(model, blobs):
+    images, labels = blobs[0], blobs[1]
+    delta = BALL.sample_boundary((1, 1, 12, 12), torch.Generator().manual_seed(0))
+    source = UniversalPerturbation(delta.double(), BALL, "noise")
+    (row,) = transfer_matrix({"noise": source}, {"blobs": model}, blobs).table.to_dict("records")
+    expected = metrics.evaluate(model, images, labels, source.delta)
+    assert row["fooling_rate"] == expected.fooling_rate.value
+    assert row["error"] == pytest.approx(1 - expected.adversarial_accuracy.value)
+    assert row["clean_error"] == pytest.approx(1 - expected.clean_accuracy.value)
+
+
+def test_clip_is_passed_on():
+    bright = (torch.full((3, 1, 4, 4), 0.95), torch.zeros(3).long())
+    above_one = {"n": Threshold(1.01).eval()}
+    rates = [
+        transfer_matrix({"s": constant(EPS)}, above_one, bright, clip=clip).table.fooling_rate[0]
+        for clip in (True, False)
+    ]
+    assert rates == [0, 1]
+
+
+def test_clean_predictions_are_computed_once_per_victim(two, signs):
+    transfer_matrix(signs, two, flat())
+    # One image to see the number of classes, five clean ones, five for each of three sources.
+    assert two["low"].images_seen == two["high"].images_seen == 1 + 5 + 15
+
+
+def test_a_finished_cell_is_not_computed_again(two, signs, tmp_path):
+    file = tmp_path / "cells.jsonl"
+    first = transfer_matrix(signs, two, flat(), cells=file)
+    content = file.read_bytes()
+    two["low"].images_seen = 0
+    again = transfer_matrix(signs, two, flat(), cells=file)
+    assert two["low"].images_seen == 1  # how many classes it has
+    assert file.read_bytes() == content
+    pd.testing.assert_frame_equal(first.table, again.table)
+    pd.testing.assert_frame_equal(first.table, transfer.load(file).table)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2.5, 5])
+def test_after_a_kill_the_file_becomes_the_same_bytes(two, signs, tmp_path, kept):
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    transfer_matrix(signs, two, flat(), cells=whole)
+    lines = whole.read_bytes().splitlines(keepends=True)
+    torn = lines[int(kept)][:40] if kept % 1 else b""
+    cut.write_bytes(b"".join(lines[: int(kept)]) + torn)
+    transfer_matrix(signs, two, flat(), cells=cut)
+    assert cut.read_bytes() == whole.read_bytes()
+
+
+def test_a_run_that_stops_between_cells_goes_on_and_gives_the_same_bytes(two, signs, tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    expected = transfer_matrix(signs, two, flat(), cells=whole)
+    measure, calls = transfer._Victim.measure, []
+
+    def stops(victim, source):
+        calls.append(source)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return measure(victim, source)
+
+    monkeypatch.setattr(transfer._Victim, "measure", stops)
+    with pytest.raises(KeyboardInterrupt):
+        transfer_matrix(signs, two, flat(), cells=cut)
+    assert len(cut.read_bytes().splitlines()) == 4
+    pd.testing.assert_frame_equal(transfer_matrix(signs, two, flat(), cells=cut).table, expected.table)
+    assert len(calls) == 5 + 2
+    assert cut.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("change", ["perturbation", "weights", "images", "labels", "clip", "ball", "autocast"])
+def test_a_cell_counts_only_for_what_it_was_computed_from(tmp_path, change):
+    file, (images, labels), delta, threshold, options, ball = tmp_path / "c.jsonl", flat(), EPS, 0.55, {}, BALL
+
+    def run():
+        source = UniversalPerturbation(torch.full((1, 1, 4, 4), delta), ball, "constant")
+        return transfer_matrix(
+            {"s": source}, {"v": Threshold(threshold).eval()}, (images, labels), cells=file, **options
+        )
+
+    run()
+    if change == "perturbation":
+        delta = -EPS
+    elif change == "weights":
+        threshold = 0.6
+    elif change == "images":
+        images = images.flip(0)
+    elif change == "labels":
+        labels = 1 - labels
+    elif change == "clip":
+        options = {"clip": False}
+    elif change == "ball":
+        ball = NormBall(math.inf, 2 * EPS)
+    with torch.autocast("cpu", enabled=change == "autocast"):
+        run()
+        run()
+    assert len(file.read_bytes().splitlines()) == 2
+
+
+def test_another_name_for_the_same_perturbation_costs_nothing_and_is_used(two, tmp_path):
+    file = tmp_path / "cells.jsonl"
+    transfer_matrix({"old": constant(EPS)}, two, flat(), cells=file)
+    found = transfer_matrix({"new": constant(EPS, source="low")}, two, flat(), cells=file)
+    assert found.table.source.tolist() == ["new", "new"]
+    assert found.table.white_box.tolist() == [True, False]
+    assert len(file.read_bytes().splitlines()) == 2
+
+
+@pytest.mark.parametrize(("size", "classes"), [(4, 2), (6, 2), (9, 1000)])
+def test_a_victim_of_another_size_or_number_of_classes(size, classes):
+    pattern = BALL.sample_boundary((1, 1, 4, 4), torch.Generator().manual_seed(0))
+    source = UniversalPerturbation(pattern, BALL, "noise")
+    seen = []
+
+    class Spy(Threshold):
+        def forward(self, images):
+            seen.append(images)
+            return super().forward(images)
+
+    grey = torch.full((3, 1, size, size), 0.5), torch.zeros(3).long()
+    found = transfer_matrix({"s": source}, {"v": Spy(0.7, classes).eval()}, grey)
+    assert found.table.resized[0] == ("" if size == 4 else "4x4")
+    added = seen[1] - 0.5  # after one image that tells the number of classes
+    assert added.shape[-1] == size
+    assert added.abs().max() <= EPS * (1 + 1e-5)
+    assert added.abs().max() > 0.3 * EPS
+
+
+def test_images_can_come_from_a_function_of_the_victims_name(two):
+    sizes = {"low": 4, "high": 6}
+    found = transfer_matrix({"s": constant(EPS)}, two, lambda name: flat(sizes[name]))
+    assert found.table.resized.tolist() == ["", "4x4"]
+    assert found.pivot().to_numpy().tolist() == [[20, 20]]
+
+
+def test_registered_victims_are_loaded_by_name(clothes, monkeypatch):
+    loaded = []
+    load = transfer.models.load
+    monkeypatch.setattr(transfer.models, "load", lambda name: loaded.append(name) or load(name))
+    few = clothes[0][:20], clothes[1][:20]
+    found = transfer_matrix({"zero": constant(0.0, 28)}, ["vgg-f-mini", "resnet-mini"], few)
+    assert loaded == ["vgg-f-mini", "resnet-mini"]
+    assert found.table.fooling_rate.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("sources", "victims", "error", "message"),
+    [
+        ({}, {"v": Threshold(0.5).eval()}, ValueError, "at least one source"),
+        ({"s": constant(EPS)}, {}, ValueError, "at least one source and one victim"),
+        ({"s": torch.zeros(1, 1, 4, 4)}, {"v": Threshold(0.5).eval()}, TypeError, "'s' is a Tensor"),
+        ({"s": constant(EPS, channels=3)}, {"v": Threshold(0.5).eval()}, ValueError, "3 channels.*images of 1"),
+        ({"s": constant(EPS)}, {"v": Threshold(0.5)}, ValueError, "training mode"),
+        ({"s": constant(EPS)}, {"v": nn.Conv2d(1, 2, 1).eval()}, ValueError, "must be a classifier"),
+        ({"s": constant(EPS)}, ["resnet-minni"], ValueError, "resnet-mini"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(sources, victims, error, message):
+    with pytest.raises(error, match=message):
+        transfer_matrix(sources, victims, flat())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 2 * EPS])
+def test_a_perturbation_that_was_spoilt_after_it_was_made(two, value):
+    spoilt = constant(EPS)
+    spoilt.delta[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match="NaN|budget"):
+        transfer_matrix({"s": spoilt}, two, flat())
+    assert two["low"].images_seen == 0
+
+
+def test_a_wrong_number_of_labels_or_classes(two):
+    with pytest.raises(ValueError, match="labels"):
+        transfer_matrix({"s": constant(EPS)}, two, (flat()[0], torch.zeros(4).long()))
+    with pytest.raises(ValueError, match="labels"):
+        transfer_matrix({"s": constant(EPS)}, two, (flat()[0], torch.full((5,), 2)))
+
+
+def test_foreign_cells(two, tmp_path):
+    file = tmp_path / "cells.jsonl"
+    file.write_text("{}\n")
+    with pytest.raises(ValueError, match="line 1, is no cell"):
+        transfer_matrix({"s": constant(EPS)}, two, flat(), cells=file)
+    with pytest.raises(FileNotFoundError, match="no cells"):
+        transfer.load(tmp_path / "nothing.jsonl")
+
+
+@pytest.fixture
+def matrix():
+    """Three sources on two victims of 40 images; the masks are given."""
+    masks = {("a", "x"): 30, ("a", "y"): 10, ("b_1", "x"): 20, ("b_1", "y"): 32, ("n", "x"): 4, ("n", "y"): 4}
+    crafted_on = {"a": "x", "b_1": "y", "n": ""}
+    rows = [
+        {
+            "source": source, "crafted_on": crafted_on[source], "method": "m", "seed": 0, "victim": victim,
+            "white_box": crafted_on[source] == victim, "fooling_rate": count / 40, "low": 0.0, "high": 1.0,
+            "error": count / 40, "clean_error": 0.0, "n": 40, "resized": "",
+        }
+        for (source, victim), count in masks.items()
+    ]  # fmt: skip
+    return transfer.TransferMatrix(pd.DataFrame(rows), {pair: np.arange(40) < count for pair, count in masks.items()})
+
+
+def test_summary(matrix):
+    found = matrix.summary()
+    assert found["white-box mean"] == pytest.approx((75 + 80) / 2)
+    assert found["black-box mean"] == pytest.approx((25 + 50) / 2)
+    assert found["best source"] == "b_1"
+    assert found["most robust victim"] == "y"
+
+
+def test_summary_of_noise_alone(matrix):
+    found = matrix.select(matrix.table.source == "n").summary()
+    assert math.isnan(found["white-box mean"])
+    assert found["best source"] is None
+
+
+def test_a_selection_keeps_its_images(matrix):
+    chosen = matrix.select(matrix.table.victim == "y")
+    assert chosen.table.victim.unique().tolist() == ["y"]
+    assert set(chosen.fooled) == {("a", "y"), ("b_1", "y"), ("n", "y")}
+    assert list(chosen.table.index) == [0, 1, 2]
+
+
+def test_mcnemar_and_the_difference(matrix):
+    found = matrix.compare("a", "n", "x")
+    assert (found.only_first, found.only_second) == (26, 0)
+    assert found.difference.value == pytest.approx(0.65)
+    assert found.p_value == pytest.approx(2 * 0.5**26)  # all discordant images on one side
+    low, high = found.difference.interval
+    assert 0.45 < low < 0.65 < high < 0.85
+    same = matrix.compare("n", "n", "x")
+    assert (same.p_value, same.difference.value) == (1.0, 0.0)
+    mixed = transfer.TransferMatrix(
+        matrix.table, {("p", "v"): np.array([1, 1, 1, 0, 0], bool), ("q", "v"): np.array([0, 0, 0, 1, 0], bool)}
+    ).compare("p", "q", "v")
+    assert mixed.p_value == pytest.approx(2 * (1 + 4) / 2**4)  # 3 of 4, two-sided
+    with pytest.raises(KeyError):
+        matrix.compare("a", "z", "x")
+
+
+def test_csv_and_latex(matrix, tmp_path):
+    matrix.to_csv(tmp_path / "m.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "m.csv", keep_default_na=False), matrix.table)
+    latex = matrix.to_latex()
+    rows = [line.strip() for line in latex.splitlines()]
+    assert r"\toprule" in rows
+    assert r"\midrule" in rows
+    assert r"\bottomrule" in rows
+    assert r"a & \textbf{75.00} & 25.00 \\" in rows
+    assert r"b\_1 & 50.00 & \textbf{80.00} \\" in rows
+    assert r"n & 10.00 & 10.00 \\" in rows
+
+
+def test_the_plot_has_every_number_and_frames_white_boxes(matrix):
+    figure, axis = plt.subplots()
+    matrix.plot(axis)
+    assert [text.get_text() for text in axis.texts] == ["75", "25", "50", "80", "10", "10"]
+    assert [patch.get_xy() for patch in axis.patches] == [(-0.5, -0.5), (0.5, 0.5)]
+    buffer = io.BytesIO()
+    figure.savefig(buffer)
+    plt.close(figure)
+
+
+def test_cells_are_plain_json(two, signs, tmp_path):
+    file = tmp_path / "cells.jsonl"
+    transfer_matrix(signs, two, flat(), cells=file)
+    record = json.loads(file.read_text().splitlines()[0])
+    assert set(record) == {
+        "key", "source", "crafted_on", "method", "seed", "victim", "n", "wrong", "clean_wrong", "resized", "fooled",
+    }  # fmt: skip

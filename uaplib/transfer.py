@@ -1,0 +1,287 @@
+"""Who fools whom: perturbations against networks, one number for each pair, and what can be said about the numbers."""
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from scipy import stats
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from uaplib import metrics, models, plots, provenance
+from uaplib.checks import check_images, check_labels, check_model
+from uaplib.metrics import Estimate, Proportion
+from uaplib.perturbation import UniversalPerturbation
+
+Images = tuple[Tensor, Tensor]
+CHUNK = 200  # images that are on the device at a time
+
+
+class Comparison(NamedTuple):
+    """Two sources on the same images of one network.
+
+    difference: of the fooling rates, the first less the second, with a 95 % interval by bootstrap over the images.
+    only_first, only_second: images that one fools and the other does not. p_value: McNemar's exact test, two-sided.
+    """
+
+    difference: Estimate
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class TransferMatrix:
+    """One cell for each perturbation and network: a row of the tidy `table`, and which images were fooled.
+
+    table: columns source, crafted_on, method, seed, victim, white_box (whether the victim is what the source was
+    crafted on), fooling_rate and its 95 % Wilson interval low and high, error (1 - accuracy) and clean_error, all in
+    [0, 1], n, and resized (from which size, or empty). fooled: booleans (n,) for (source, victim).
+    """
+
+    table: pd.DataFrame
+    fooled: Mapping[tuple[str, str], np.ndarray]
+
+    def pivot(self, measure: str = "fooling_rate") -> pd.DataFrame:
+        """Return sources x victims of a column of the table, in per cent, in the order of the table."""
+        wide = self.table.pivot(index="source", columns="victim", values=measure)
+        return 100 * wide.loc[self.table.source.unique(), self.table.victim.unique()]
+
+    def white_box(self) -> pd.DataFrame:
+        """Return sources x victims: whether the source was crafted on the victim."""
+        return self.pivot("white_box").astype(bool)
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the tidy table."""
+        self.table.to_csv(path, index=False)
+
+    def to_latex(self, measure: str = "fooling_rate") -> str:
+        """Return sources x victims as a booktabs table, white-box cells bold, as in the papers."""
+        bold = self.white_box()
+        cells = self.pivot(measure).style.format(precision=2).format_index(escape="latex", axis=0)
+        cells = cells.format_index(escape="latex", axis=1)
+        cells = cells.apply(lambda _: bold.map({True: "textbf:--rwrap", False: ""}.get), axis=None)
+        return cells.hide(names=True, axis=0).hide(names=True, axis=1).to_latex(hrules=True)
+
+    def plot(self, axis: Axes, measure: str = "fooling_rate") -> None:
+        """Draw sources x victims as a heat map with the number in every cell, white-box cells framed."""
+        values, framed = self.pivot(measure), self.white_box().to_numpy()
+        plots.matrix(axis, values.to_numpy(), list(values.index), list(values.columns), highest=100, framed=framed)
+
+    def select(self, keep: pd.Series) -> "TransferMatrix":
+        """Return the cells where `keep`, booleans like a column of the table, is true."""
+        table = self.table[keep].reset_index(drop=True)
+        return TransferMatrix(table, {pair: self.fooled[pair] for pair in zip(table.source, table.victim, strict=True)})
+
+    def summary(self) -> pd.Series:
+        """Return white-box and black-box mean (per cent), the best black-box source, and the most robust victim.
+
+        Noise, which was crafted on nothing, enters none of them. The best source has the highest mean over the
+        networks that it was not crafted on, the most robust victim the lowest over the sources crafted on others.
+        """
+        crafted = self.table[self.table.crafted_on != ""]
+        black = crafted[~crafted.white_box]
+        sources, victims = (black.groupby(by, sort=False).fooling_rate.mean() for by in ("source", "victim"))
+        return pd.Series(
+            {
+                "white-box mean": 100 * crafted[crafted.white_box].fooling_rate.mean(),
+                "black-box mean": 100 * black.fooling_rate.mean(),
+                "best source": sources.idxmax() if len(sources) else None,
+                "most robust victim": victims.idxmin() if len(victims) else None,
+            },
+            dtype=object,
+        )
+
+    def compare(self, first: str, second: str, victim: str) -> Comparison:
+        """Return whether two sources differ on a victim. Raises KeyError for a cell that is not there."""
+        a, b = (self.fooled[source, victim] for source in (first, second))
+        only_first, only_second = int((a & ~b).sum()), int((~a & b).sum())
+        discordant = only_first + only_second
+        p_value = stats.binomtest(only_first, discordant).pvalue if discordant else 1.0
+        per_image = a.astype(float) - b
+        difference = metrics.bootstrap(lambda index: per_image[index].mean(-1), len(per_image))
+        return Comparison(difference, only_first, only_second, float(p_value))
+
+
+def transfer_matrix(
+    sources: Mapping[str, UniversalPerturbation],
+    victims: Iterable[str] | Mapping[str, nn.Module],
+    images: Images | Callable[[str], Images],
+    *,
+    clip: bool = True,
+    device: str | torch.device = "cpu",
+    batch_size: int | None = None,
+    cells: str | Path | None = None,
+    progress: bool = False,
+) -> TransferMatrix:
+    """Measure every perturbation on every network, on the same images.
+
+    sources: by their names in the table. A perturbation of another size is resized to the victim's images, projected
+    onto its ball again, and the table says so. victims: names of registered classifiers, loaded one after the other,
+    or your own networks by name. images: images (N, C, H, W) in [0, 1] and labels (N,), or a function from a victim's
+    name to them, for victims of other sizes (`recipes.evaluation_set` is one). clip: as in `metrics.predict`. cells: a
+    file to which every finished cell is added; a cell that is there is not computed again, as long as perturbation,
+    weights, images, labels, clip and autocast are the same. Run inside `torch.autocast` for lower precision.
+
+    Raises ValueError for no source or no victim, a perturbation out of its budget or not finite, or one of another
+    number of channels than a victim's images, TypeError for a source that is no UniversalPerturbation.
+    """
+    victims = victims if isinstance(victims, Mapping) else dict.fromkeys(victims)
+    if not sources or not victims:
+        raise ValueError("a transfer matrix needs at least one source and one victim")
+    for name, source in sources.items():
+        if not isinstance(source, UniversalPerturbation):
+            raise TypeError(f"source {name!r} is a {type(source).__name__}, not a UniversalPerturbation")
+        replace(source)  # checks it again: a tensor can be changed after it was checked
+    journal, found = _Journal(cells), []
+    with tqdm(total=len(sources) * len(victims), desc="transfer", unit="cell", disable=not progress) as bar:
+        for name, network in victims.items():
+            test = images(name) if callable(images) else images
+            victim = _Victim(network or models.load(name), *test, clip, device, batch_size)
+            for source_name, source in sources.items():
+                bar.set_postfix_str(f"{source_name} on {name}")
+                names = {
+                    "source": source_name, "crafted_on": source.source, "method": source.method, "seed": source.seed,
+                    "victim": name,
+                }  # fmt: skip
+                cell = journal.cell(victim.key(source), names, partial(victim.measure, source))
+                found.append(cell | names)
+                bar.update()
+    return _matrix(found)
+
+
+def load(cells: str | Path) -> TransferMatrix:
+    """Return the matrix of all cells in a file that `transfer_matrix` wrote, the last word where a pair is there twice.
+
+    Raises FileNotFoundError when there is no such file.
+    """
+    if not Path(cells).is_file():
+        raise FileNotFoundError(f"there are no cells of a transfer matrix at {cells}")
+    records = _Journal(cells).records.values()
+    return _matrix(list({(r["source"], r["victim"]): r for r in records}.values()))
+
+
+class _Victim:
+    """One network, the images that it is shown, and what it says of them unperturbed."""
+
+    def __init__(self, model, images, labels, clip, device, batch_size):
+        self.model, self.images, self.labels = model.to(device), images, labels
+        self.clip, self.device, self.batch_size = clip, torch.device(device), batch_size
+        check_images(images)
+        first = images[:1].to(self.device)
+        check_model(self.model, first)
+        with torch.no_grad():
+            said = self.model(first)
+        if said.ndim != 2:
+            raise ValueError(f"a victim must be a classifier, with logits (N, K), not a map {tuple(said.shape)}")
+        check_labels(labels, images, said.shape[1])
+        self.identity = [
+            provenance.weights_sha256(self.model), provenance.sha256_of(images), provenance.sha256_of(labels), clip,
+            str(torch.get_autocast_dtype(self.device.type)) if torch.is_autocast_enabled(self.device.type) else None,
+        ]  # fmt: skip
+
+    def key(self, source: UniversalPerturbation) -> str:
+        """A digest of all that a cell depends on."""
+        ball = [source.ball.p, source.ball.eps]
+        parts = [provenance.sha256_of(source.delta), list(source.delta.shape), ball, *self.identity]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+    def measure(self, source: UniversalPerturbation) -> dict:
+        """The cell of one source, JSON-safe."""
+        fitted = self.fit(source)
+        said = self.predict(fitted.delta)
+        return {
+            "n": len(said),
+            "wrong": int((said != self.labels).sum()),
+            "clean_wrong": int((self.clean != self.labels).sum()),
+            "resized": fitted.run.get("resized"),
+            "fooled": base64.b64encode(np.packbits((said != self.clean).numpy())).decode(),
+        }
+
+    def fit(self, source: UniversalPerturbation) -> UniversalPerturbation:
+        channels, *size = self.images.shape[1:]
+        if source.delta.shape[1] != channels:
+            raise ValueError(
+                f"a perturbation of {source.delta.shape[1]} channels (crafted on {source.source or 'nothing'}) does "
+                f"not fit images of {channels}"
+            )
+        return source if list(source.delta.shape[2:]) == size else source.resized(*size)
+
+    @cached_property
+    def clean(self) -> Tensor:
+        return self.predict(None)
+
+    def predict(self, delta: Tensor | None) -> Tensor:
+        """Labels of all images; only `CHUNK` of them are on the device at a time."""
+        said = [
+            metrics.predict(self.model, chunk.to(self.device), delta, clip=self.clip, batch_size=self.batch_size).cpu()
+            for chunk in self.images.split(CHUNK)
+        ]
+        return torch.cat(said)
+
+
+class _Journal:
+    """Finished cells by their keys: one JSON line each, in memory and, where there is one, in a file."""
+
+    def __init__(self, path: str | Path | None):
+        self.path, self.records = Path(path) if path else None, {}
+        if self.path and self.path.exists():
+            self.read()
+
+    def read(self) -> None:
+        """Read the file; what a kill has left of a last line is cut off."""
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            os.truncate(self.path, len(whole))
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                record = json.loads(line)
+                self.records[record.pop("key")] = record
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                raise ValueError(f"{self.path}, line {number}, is no cell of a transfer matrix: {error}") from error
+
+    def cell(self, key: str, names: dict, compute: Callable[[], dict]) -> dict:
+        """Return the cell of this key, with what it was called; compute and keep it when it is not there."""
+        if key not in self.records:
+            self.records[key] = names | compute()
+            if self.path:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with open(self.path, "ab") as file:
+                    file.write(json.dumps({"key": key} | self.records[key]).encode() + b"\n")
+        return self.records[key]
+
+
+def _matrix(records: list[dict]) -> TransferMatrix:
+    rows, fooled = [], {}
+    for record in records:
+        n = record["n"]
+        mask = np.unpackbits(np.frombuffer(base64.b64decode(record["fooled"]), np.uint8), count=n).astype(bool)
+        rate = Proportion(int(mask.sum()), n)
+        low, high = rate.interval
+        resized = record["resized"]
+        rows.append(
+            {name: record[name] for name in ("source", "crafted_on", "method", "seed", "victim")}
+            | {
+                "white_box": record["crafted_on"] == record["victim"],
+                "fooling_rate": rate.value,
+                "low": low,
+                "high": high,
+                "error": record["wrong"] / n,
+                "clean_error": record["clean_wrong"] / n,
+                "n": n,
+                "resized": "x".join(map(str, resized["from"])) if resized else "",
+            }
+        )
+        fooled[record["source"], record["victim"]] = mask
+    return TransferMatrix(pd.DataFrame(rows), fooled)
