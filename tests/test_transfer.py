@@ -219,7 +219,7 @@ def test_images_can_come_from_a_function_of_the_victims_name(two):
 def test_registered_victims_are_loaded_by_name(clothes, monkeypatch):
     loaded = []
     load = transfer.models.load
-    monkeypatch.setattr(transfer.models, "load", lambda name: loaded.append(name) or load(name))
+    monkeypatch.setattr(transfer.models, "load", lambda name, device: loaded.append(name) or load(name, device))
     few = clothes[0][:20], clothes[1][:20]
     found = transfer_matrix({"zero": constant(0.0, 28)}, ["vgg-f-mini", "resnet-mini"], few)
     assert loaded == ["vgg-f-mini", "resnet-mini"]

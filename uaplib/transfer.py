@@ -119,7 +119,7 @@ def transfer_matrix(
     images: Images | Callable[[str], Images],
     *,
     clip: bool = True,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     batch_size: int | None = None,
     cells: str | Path | None = None,
     progress: bool = False,
@@ -129,7 +129,8 @@ def transfer_matrix(
     sources: by their names in the table. A perturbation of another size is resized to the victim's images, projected
     onto its ball again, and the table says so. victims: names of registered classifiers, loaded one after the other,
     or your own networks by name. images: images (N, C, H, W) in [0, 1] and labels (N,), or a function from a victim's
-    name to them, for victims of other sizes (`recipes.evaluation_set` is one). clip: as in `metrics.predict`. cells: a
+    name to them, for victims of other sizes (`recipes.evaluation_set` is one). clip: as in `metrics.predict`. device:
+    where to compute; by default the CPU for registered victims, and where they are for your own. cells: a
     file to which every finished cell is added; a cell that is there is not computed again, as long as perturbation,
     weights, images, labels, clip and autocast are the same. Run inside `torch.autocast` for lower precision.
 
@@ -147,7 +148,9 @@ def transfer_matrix(
     with tqdm(total=len(sources) * len(victims), desc="transfer", unit="cell", disable=not progress) as bar:
         for name, network in victims.items():
             test = images(name) if callable(images) else images
-            victim = _Victim(network or models.load(name), *test, clip, device, batch_size)
+            if network is None:
+                network = models.load(name, device or "cpu")
+            victim = _Victim(network if device is None else network.to(device), *test, clip, batch_size)
             for source_name, source in sources.items():
                 bar.set_postfix_str(f"{source_name} on {name}")
                 names = {
@@ -174,9 +177,9 @@ def load(cells: str | Path) -> TransferMatrix:
 class _Victim:
     """One network, the images that it is shown, and what it says of them unperturbed."""
 
-    def __init__(self, model, images, labels, clip, device, batch_size):
-        self.model, self.images, self.labels = model.to(device), images, labels
-        self.clip, self.device, self.batch_size = clip, torch.device(device), batch_size
+    def __init__(self, model, images, labels, clip, batch_size):
+        self.model, self.images, self.labels, self.clip, self.batch_size = model, images, labels.cpu(), clip, batch_size
+        self.device = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
         check_images(images)
         first = images[:1].to(self.device)
         check_model(self.model, first)
