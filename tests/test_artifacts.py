@@ -1,14 +1,22 @@
 """The committed artifacts: complete, of today's weights, and what their measurements say."""
 
+from functools import cache
+from itertools import product
+
 import pytest
 import torch
 
-from uaplib import metrics, models, recipes
+from uaplib import metrics, models, recipes, transfer
 from uaplib.data import camvid
 
 over_activating = [*recipes.imagenet_study(), *recipes.mini_study()]
 dense = recipes.dense_study()
 dense_files = [recipe for recipe in dense if not recipe.variant]  # of a variant, only the measurement is kept
+
+
+@cache
+def kept_matrix(name):
+    return transfer.load(recipes.ARTIFACTS / f"transfer-{name}.jsonl")
 
 
 def named(some):
@@ -122,3 +130,50 @@ def test_the_rate_is_found_again_on_a_part_of_the_scenes(recipe):
     found = recipes.EVALUATE[models.says(recipe.model)](model, images, truth, delta)
     low, high = recipe.find_measured(recipes.ARTIFACTS)["gfr"]["interval"]
     assert low - 0.1 < found.gfr.value < high + 0.1
+
+
+@pytest.mark.parametrize("name", recipes.KEPT_STUDIES)
+def test_a_kept_matrix_has_every_cell(name):
+    study, table = recipes.transfer_studies()[name], kept_matrix(name).table
+    rows = [recipe.name for recipe in study.recipes] + [f"published:{release}" for release in study.released]
+    assert set(zip(table.source, table.victim, strict=True)) == set(product(rows, study.victims))
+    assert (table.n == {"fashion-mnist": 10_000, "imagenet": 600}[name]).all()
+    crafted_on = {recipe.name: recipe.model for recipe in study.recipes if recipe.method != "noise"}
+    ours = table[~table.source.str.startswith("published:")]
+    assert (ours.crafted_on == ours.source.map(crafted_on).fillna("")).all()
+
+
+@named([r for name in recipes.KEPT_STUDIES for r in recipes.transfer_studies()[name].recipes if r.method != "noise"])
+def test_the_white_box_cell_is_what_was_measured_before(recipe):
+    name = "fashion-mnist" if recipe.model in models.MINIS else "imagenet"
+    table = kept_matrix(name).table.set_index(["source", "victim"])
+    cell = table.loc[recipe.name, recipe.model]
+    assert cell.white_box
+    assert cell.resized == ""
+    if recipe.method == "uap":
+        if name == "imagenet":  # all evaluation images were held out; of Fashion-MNIST, the first 2,000
+            last = recipe.find(recipes.ARTIFACTS).history[-1]
+            assert cell.fooling_rate == pytest.approx(last["held_out_fooling_rate"], abs=0.01)
+    else:
+        kept = recipe.find_measured(recipes.ARTIFACTS)
+        assert cell.fooling_rate == pytest.approx(kept["fooling_rate"]["value"], abs=0.01)
+        assert cell.error == pytest.approx(1 - kept["adversarial_accuracy"]["value"], abs=0.01)
+
+
+def test_kept_cells_are_found_by_their_keys(clothes, tmp_path):
+    """The cells of two rows on one network: nothing is computed when a matrix over all images is asked for again."""
+    study = recipes.transfer_studies()["fashion-mnist"]
+    rows = {r.name: r.find(recipes.ARTIFACTS) for r in study.recipes if r.model == "vgg-f-mini" and r.seed == 2}
+    copy = tmp_path / "cells.jsonl"
+    copy.write_bytes((recipes.ARTIFACTS / "transfer-fashion-mnist.jsonl").read_bytes())
+    transfer.transfer_matrix(rows, ["vgg-f-mini"], recipes.evaluation_set, cells=copy)
+    assert copy.stat().st_size == (recipes.ARTIFACTS / "transfer-fashion-mnist.jsonl").stat().st_size
+
+
+def test_small_networks_fool_again_whom_they_fooled(clothes):
+    study, kept = recipes.transfer_studies()["fashion-mnist"], kept_matrix("fashion-mnist")
+    rows = {r.name: r.find(recipes.ARTIFACTS) for r in study.recipes if r.seed == 1 and r.model == "resnet-mini"}
+    few = clothes.images[:500], clothes.labels[:500]
+    found = transfer.transfer_matrix(rows, ["googlenet-mini", "resnet-mini"], few)
+    for pair, mask in found.fooled.items():
+        assert (mask == kept.fooled[pair][:500]).mean() > 0.99
