@@ -131,7 +131,7 @@ def test_evaluate_on_a_named_model(clothes, noise):
 
 
 def test_transfer_writes_the_table_and_goes_on_from_its_cells(clothes, noise, tmp_path, monkeypatch):
-    out = tmp_path / "matrix.csv"
+    out = tmp_path / "new" / "matrix.csv"
     victims = ["--victims", "resnet-mini", "--victims", "vgg-f-mini"]
     command = ["transfer", "--sources", noise, "--sources", "noise", *victims, "--images", 60, "--out", out]
     shown = succeed(*command)
@@ -152,9 +152,9 @@ def test_transfer_of_a_study_keeps_its_cells_with_the_artifacts(clothes, tmp_pat
     study = TransferStudy([Recipe("noise", "resnet-mini", linf(24))], ["resnet-mini"])
     monkeypatch.setattr(recipes, "transfer_studies", lambda: {"small": study})
     monkeypatch.setattr(recipes, "ARTIFACTS", tmp_path)
-    succeed("transfer", "--study", "small", "--images", 60, "--out", tmp_path / "small.csv")
+    succeed("transfer", "--study", "small", "--images", 60, "--out", tmp_path / "new" / "small.csv")
     assert len((tmp_path / "transfer-small.jsonl").read_text().splitlines()) == 1
-    assert pd.read_csv(tmp_path / "small.csv").source.tolist() == ["noise-resnet-mini-linf24-s0"]
+    assert pd.read_csv(tmp_path / "new" / "small.csv").source.tolist() == ["noise-resnet-mini-linf24-s0"]
 
 
 def test_transfer_names_all_releases(monkeypatch):

@@ -142,6 +142,7 @@ def transfer(
     else:
         victims = [models.check_model_name(name, "victims") for name in victims or []]
         rows = _sources(sources)
+    out.parent.mkdir(parents=True, exist_ok=True)  # now, not after hours
     try:
         matrix = transfer_matrix(rows, victims, test, clip=clip, device=best_device(), cells=cells, progress=True)
     except KeyboardInterrupt:
