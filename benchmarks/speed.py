@@ -8,7 +8,6 @@ their batch sizes and repeating them with nothing in between.
 """
 
 import argparse
-import importlib
 import json
 import math
 import statistics
@@ -26,13 +25,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.conformance import conftest, reference  # noqa: F401  (conftest stands in for visdom)
 from uaplib import attacks, metrics
+from uaplib.attacks import _deepfool as deepfool_module
 from uaplib.balls import NormBall
 from uaplib.data import fashion_mnist
 from uaplib.devices import device_name
 from uaplib.models import Normalized
 from uaplib.provenance import versions
 
-deepfool_module = importlib.import_module("uaplib.attacks.deepfool")  # the function hides it
 UAP_BALL, UAP_IMAGES, UAP_PASSES = NormBall(math.inf, 0.1), 100, 3
 
 

@@ -1,11 +1,10 @@
-import importlib
 import json
 import math
 
 import pytest
 import torch
 
-from uaplib import depth, metrics, models, provenance, recipes, segmentation
+from uaplib import attacks, depth, metrics, models, provenance, recipes, segmentation
 from uaplib.attacks.activations import Settings
 from uaplib.balls import NormBall
 from uaplib.data import camvid, scenes
@@ -30,7 +29,7 @@ def folders(monkeypatch, tmp_path):
 def few(monkeypatch):
     """Four iterations for every method that over-activates, unless a variant says otherwise."""
     settings = Settings(learning_rate=0.02, batch_size=2, max_iterations=4, check_every=2, check_after=0, patience=9)
-    fff, gd = (importlib.import_module(f"uaplib.attacks.{name}") for name in ("fast_feature_fool", "gd_uap"))
+    fff, gd = attacks._fast_feature_fool, attacks._gd_uap
     monkeypatch.setattr(fff, "DEFAULT", settings)
     monkeypatch.setitem(fff.fast_feature_fool.__kwdefaults__, "settings", settings)
     for prior in gd.DEFAULTS:

@@ -1,6 +1,5 @@
 """Named recipes for perturbations: what `uaplib craft` runs, and what chapters load."""
 
-import importlib
 import json
 import math
 import warnings
@@ -12,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from uaplib import depth, metrics, models, perturbation, provenance, published, segmentation
-from uaplib.attacks import fast_feature_fool, gd_uap, uap
+from uaplib.attacks import _fast_feature_fool, _gd_uap, fast_feature_fool, gd_uap, uap
 from uaplib.attacks.activations import scaled
 from uaplib.balls import NormBall
 from uaplib.data import fashion_mnist, pictures
@@ -200,7 +199,7 @@ class Recipe:
     def _overactivate(self, model: models.Normalized, common: dict) -> UniversalPerturbation:
         """Run "fff" or GD-UAP in its variant."""
         variant, prior = VARIANTS[self.variant], self.method.removeprefix("gd-uap-")
-        module = importlib.import_module("uaplib.attacks." + ("fast_feature_fool" if prior == "fff" else "gd_uap"))
+        module = _fast_feature_fool if prior == "fff" else _gd_uap
         default = scaled(module.DEFAULT if prior == "fff" else module.DEFAULTS[prior], self.ball)
         common["settings"] = replace(module.PAPER if variant.paper else default, **variant.settings)
         common["layers"] = variant.layers

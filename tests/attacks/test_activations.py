@@ -1,19 +1,20 @@
 """The loss on activations, the clock of the papers, and the settings."""
 
-import importlib
 import math
 
 import pytest
 import torch
 from torch import nn
 
+from uaplib import attacks
+from uaplib.attacks import _fast_feature_fool as fff
+from uaplib.attacks import _gd_uap as gd
 from uaplib.attacks import gd_uap
 from uaplib.attacks.activations import Clock, Settings, activation_loss, energy, mean_activation
 from uaplib.balls import NormBall
 from uaplib.features import Layer
 from uaplib.models import Normalized
 
-fff, gd = (importlib.import_module(f"uaplib.attacks.{name}") for name in ("fast_feature_fool", "gd_uap"))
 ACTIVATIONS = torch.tensor([[1.0, -2.0], [3.0, 0.0]])
 FREE = {"learning_rate": 0.01, "batch_size": 1, "max_iterations": 100, "check_every": 10, "check_after": 0,
         "patience": 3}  # fmt: skip
@@ -100,7 +101,7 @@ class Kink(nn.Module):
 
 @pytest.mark.parametrize("name", ["gd_uap", "fast_feature_fool"])
 def test_bad_weights_and_gradients_end_a_run(name):
-    attack, settings = getattr(importlib.import_module("uaplib.attacks"), name), Settings(**FREE)
+    attack, settings = getattr(attacks, name), Settings(**FREE)
     selection = torch.full((2, 1, 4, 4), 0.5)
     cases = [
         (identity(math.nan), r"activations of \['network.0'\]"),

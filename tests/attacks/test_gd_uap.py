@@ -1,7 +1,6 @@
 """GD-UAP and Fast Feature Fool on a tiny network."""
 
 import copy
-import importlib
 import math
 from functools import partial
 
@@ -9,14 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from uaplib import metrics, priors
+from uaplib import attacks, metrics, priors
 from uaplib.attacks import activations, fast_feature_fool, gd_uap
 from uaplib.attacks.activations import Settings
 from uaplib.balls import NormBall
 from uaplib.models import Normalized, dense
 
-gd_uap_module = importlib.import_module("uaplib.attacks.gd_uap")  # the package's attribute of this name is the function
-PAPERS = [importlib.import_module(f"uaplib.attacks.{name}").PAPER for name in ("gd_uap", "fast_feature_fool")]
+PAPERS = [attacks.GD_UAP_PAPER, attacks.FFF_PAPER]
 BALL = NormBall(math.inf, 0.1)
 SHORT = {"learning_rate": 0.01, "batch_size": 3, "max_iterations": 12, "check_every": 4, "check_after": 0,
          "patience": 99, "halve_every": 7}  # fmt: skip
@@ -408,7 +406,7 @@ def dense_model(request, views):
     return model.eval()
 
 
-@pytest.mark.parametrize("prior", gd_uap_module.PRIORS)
+@pytest.mark.parametrize("prior", attacks.GD_UAP_DEFAULTS)
 def test_networks_that_speak_of_pixels_are_attacked_as_they_are(dense_model, views, prior):
     settings = Settings(**SHORT | {"max_iterations": 30, "halve_every": None, "saturation": 1.0})
     data = {"images": views} if prior == "data" else {}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from uaplib import metrics
 from uaplib.attacks import uap
-from uaplib.attacks.uap import _Run as Run
+from uaplib.attacks._uap import _Run as Run
 from uaplib.balls import NormBall
 from uaplib.perturbation import noise
 

@@ -1,15 +1,14 @@
 """A copy of the image for every class against a backward pass for every class; batches against single images."""
 
-import importlib
 import math
 
 import pytest
 import torch
 
 from uaplib import models
+from uaplib.attacks import _deepfool as module
 from uaplib.attacks import deepfool
 
-module = importlib.import_module("uaplib.attacks.deepfool")  # the package's attribute of this name is the function
 both_norms = pytest.mark.parametrize("p", [2, math.inf])
 
 

@@ -1,13 +1,12 @@
 """UAP against a sequential port of the authors' loop, and the fast path against the slow one."""
 
-import importlib
 import math
 
 import pytest
 import torch
 
 from uaplib import models
-from uaplib.attacks import uap
+from uaplib.attacks import _uap, uap
 from uaplib.balls import NormBall
 
 from . import reference
@@ -69,8 +68,7 @@ def test_a_pretrained_network(clothes, ball, dtype, count, tolerance):
 def test_screening_in_blocks_equals_visiting_one_by_one(model, blobs, ball, clip, monkeypatch):
     images = blobs[0][::2]
     fast = uap(model, images, ball, max_passes=2, target_rate=1.0, clip=clip)
-    module = importlib.import_module("uaplib.attacks.uap")  # the package's attribute of this name is the function
-    monkeypatch.setattr(module, "_LONGEST_SCREEN", 1)
+    monkeypatch.setattr(_uap, "_LONGEST_SCREEN", 1)
     slow = uap(model, images, ball, max_passes=2, target_rate=1.0, clip=clip)
     assert torch.equal(fast.delta, slow.delta)
     assert fast.history == slow.history

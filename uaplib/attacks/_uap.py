@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from uaplib import provenance
-from uaplib.attacks.deepfool import CONVENTIONS, LinearStep
+from uaplib.attacks._deepfool import CONVENTIONS, LinearStep
 from uaplib.balls import NormBall
 from uaplib.checks import check_images, check_labels, check_model
 from uaplib.devices import device_name
