@@ -188,7 +188,7 @@ def test_evaluate_refuses_a_truth_of_another_shape(model, scenes, shape):
 
 def test_evaluate_refuses_a_network_whose_depth_is_not_positive(model, scenes):
     few, truth, delta = scenes
-    with pytest.raises(ValueError, match="predicted depths must be positive and finite"):
+    with pytest.raises(ValueError, match="a map of one channel is read as depth, which is positive"):
         depth.evaluate(model, few, truth, -4 * delta.abs())
 
 

@@ -91,7 +91,7 @@ def test_gradients_flow_back_to_the_images(inplace):
 
 def test_a_module_that_fires_several_times_counts_as_several_layers():
     shared = convolution(2.0, 0.0)
-    model = nn.Sequential(shared, shared, shared)
+    model = nn.Sequential(shared, shared, shared).eval()
     layers = [Layer("0", call) for call in range(3)]
     assert features.choose(model, PIXELS, ["0"]) == layers
     assert features.measure(model, PIXELS, layers, torch.sum).tolist() == [4, 8, 16]
@@ -109,7 +109,7 @@ def test_a_layer_that_does_not_fire_is_named():
     lambda model, images: features.table(model, images),
 ], ids=["measure", "choose", "table"])  # fmt: skip
 def test_no_hook_stays_not_even_when_the_model_fails(call):
-    model = nn.Sequential(convolution(), nn.Flatten(), nn.Linear(4, 2))
+    model = nn.Sequential(convolution(), nn.Flatten(), nn.Linear(4, 2)).eval()
     call(model, PIXELS)
     assert hooks(model) == 0
     with pytest.raises(RuntimeError):
@@ -238,19 +238,19 @@ def test_an_unknown_layer_gets_the_nearest_names():
 
 def test_a_layer_that_never_fires_is_refused():
     with pytest.raises(ValueError, match=r"modules \['spare'\] never fire"):
-        features.choose(Unused(), IMAGES, ["conv", "spare"])
+        features.choose(Unused().eval(), IMAGES, ["conv", "spare"])
 
 
 @pytest.mark.parametrize("selection", ["convolutions", "blocks", []])
 def test_a_network_without_such_layers_is_refused(selection):
     with pytest.raises(ValueError, match="found in Sequential; give a list of module names instead"):
-        features.choose(nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), IMAGES, selection)
+        features.choose(nn.Sequential(nn.Flatten(), nn.Linear(768, 2)).eval(), IMAGES, selection)
 
 
 @pytest.mark.parametrize("selection", ["convolution", "conv", ""])
 def test_another_kind_is_refused(selection):
     with pytest.raises(ValueError, match=r"layers must be one of \('convolutions', 'blocks'\) or a list"):
-        features.choose(Unused(), IMAGES, selection)
+        features.choose(Unused().eval(), IMAGES, selection)
 
 
 def test_the_record_is_text():
@@ -258,7 +258,7 @@ def test_the_record_is_text():
 
 
 def test_the_table_says_what_fires_and_how_often():
-    model = nn.Sequential(nn.Conv2d(3, 2, 1), Residual(2), Residual(2))
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), Residual(2), Residual(2)).eval()
     found = features.table(model, IMAGES.repeat(2, 1, 1, 1), ["0", "1", "1.relu"])
     assert found.columns.tolist() == ["module", "kind", "output", "fires", "chosen"]
     rows = {row.module: (row.kind, row.output, row.fires, row.chosen) for row in found.itertuples()}
@@ -302,3 +302,42 @@ def test_a_network_that_the_paper_does_not_have_is_refused():
         features.paper_layers("gd-uap", "vgg13")
     with pytest.raises(ValueError, match="method='uap' is unknown"):
         features.paper_layers("uap", "vgg16")
+
+
+class Attention(nn.Module):
+    """A layer that returns its output and something beside it, as attention and recurrent layers do."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x):
+        return {"tuple": (2 * x, x), "list": [2 * x, None], "dict": {"out": x}, "nothing first": (None, x)}[self.kind]
+
+
+class First(nn.Module):
+    def forward(self, outputs):
+        return next(o for o in (outputs.values() if isinstance(outputs, dict) else outputs) if o is not None)
+
+
+@pytest.mark.parametrize("kind", ["tuple", "list"])
+def test_of_a_layer_that_returns_several_tensors_the_first_is_measured(kind):
+    model = nn.Sequential(Attention(kind), First()).eval()
+    assert features.choose(model, PIXELS, ["0"]) == [Layer("0")]
+    assert features.measure(model, PIXELS, [Layer("0")], torch.sum).tolist() == [2 * PIXELS.sum()]
+
+
+@pytest.mark.parametrize("kind", ["dict", "nothing first"])
+def test_a_layer_without_a_tensor_is_named(kind):
+    model = nn.Sequential(Attention(kind), First()).eval()
+    with pytest.raises(ValueError, match="layer '0' returns a (dict|tuple), not a tensor; name one of its parts"):
+        features.measure(model, PIXELS, [Layer("0")], torch.sum)
+
+
+@pytest.mark.parametrize("call", [features.choose, features.table], ids=["choose", "table"])
+def test_a_model_in_training_mode_is_refused_before_its_running_statistics_change(call):
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    before = model[1].running_mean.clone()
+    with pytest.raises(ValueError, match="model is in training mode"):
+        call(model, IMAGES)
+    assert torch.equal(model[1].running_mean, before)

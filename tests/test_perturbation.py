@@ -3,6 +3,7 @@ import json
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -139,11 +140,6 @@ def foreign_metadata(path):
     save_file({"delta": torch.zeros(1, 1, 2, 2)}, path, metadata={"uaplib": "not json"})
 
 
-def unknown_field(path):
-    record = {"ball": {"p": "2.0", "eps": "1.0"}, "method": "uap", "colour": "red"}
-    save_file({"delta": torch.zeros(1, 1, 2, 2)}, path, metadata={"uaplib": json.dumps(record)})
-
-
 def a_ball_of_text(path):
     record = {"ball": "l2", "method": "uap"}
     save_file({"delta": torch.zeros(1, 1, 2, 2)}, path, metadata={"uaplib": json.dumps(record)})
@@ -169,7 +165,7 @@ def text(path):
 
 @pytest.mark.parametrize(
     "write",
-    [pickled, torch_saved, foreign, foreign_metadata, unknown_field, a_ball_of_text, out_of_budget, another_tensor,
+    [pickled, torch_saved, foreign, foreign_metadata, a_ball_of_text, out_of_budget, another_tensor,
      empty, text],
 )  # fmt: skip
 def test_another_kind_of_file_is_refused(tmp_path, write):
@@ -225,3 +221,39 @@ def test_noise_uses_the_whole_budget_and_repeats(p):
     assert torch.equal(first.delta, second.delta)
     assert not torch.equal(first.delta, other.delta)
     assert first.method == "noise"
+
+
+def test_a_file_of_a_later_version_says_that_it_is_one(tmp_path):
+    record = {"ball": {"p": "2.0", "eps": "1.0"}, "method": "uap", "colour": "red", "versions": {"uaplib": "7.1"}}
+    save_file({"delta": torch.zeros(1, 1, 2, 2)}, tmp_path / "v", metadata={"uaplib": json.dumps(record)})
+    message = r"v was written by a later version of uaplib \(7.1\), which also keeps colour; update uaplib"
+    with pytest.raises(ValueError, match=message):
+        UniversalPerturbation.load(tmp_path / "v")
+
+
+NUMBERS = {"int64": np.int64(3), "float32": np.float32(0.5), "bool": np.bool_(True), "tensor": torch.tensor(2)}
+
+
+@pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
+def test_numbers_of_numpy_and_torch_are_kept_as_pythons(tmp_path, number):
+    seed = np.int64(4)
+    kept = UniversalPerturbation(
+        torch.zeros(1, 1, 2, 2), NormBall(2, np.float32(0.5)), "x", seed=seed, parameters={"a": number},
+        history=[{"b": number}], run={"c": number},
+    )  # fmt: skip
+    kept.save(tmp_path / "v")
+    found = UniversalPerturbation.load(tmp_path / "v")
+    assert found.parameters["a"] == found.history[0]["b"] == found.run["c"] == number.item()
+    assert (found.seed, type(found.seed)) == (4, int)
+    assert found.identity == kept.identity
+
+
+def test_the_identity_is_all_that_a_perturbation_depends_on_and_nothing_else():
+    base = {"delta": torch.zeros(1, 1, 2, 2), "ball": NormBall(2, 0.5), "method": "x", "seed": 1,
+            "source_sha256": "a", "parameters": {"steps": 3}}  # fmt: skip
+    changes = [{"ball": NormBall(2, 0.6)}, {"ball": NormBall(math.inf, 0.5)}, {"method": "y"}, {"seed": 2},
+               {"source_sha256": "b"}, {"parameters": {"steps": 4}}]  # fmt: skip
+    first = UniversalPerturbation(**base).identity
+    assert all(UniversalPerturbation(**(base | change)).identity != first for change in changes)
+    same = base | {"history": [{"rate": 1}], "run": {"seconds": 2.0}, "versions": {}, "source": "renamed"}
+    assert UniversalPerturbation(**same).identity == first

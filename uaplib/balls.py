@@ -1,6 +1,7 @@
 """Norm balls: the set of perturbations that count as small."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,11 @@ class NormBall:
             raise ValueError(f"p must be 2 or infinity, not {self.p}")
         if not (math.isfinite(self.eps) and self.eps >= 0):
             raise ValueError(f"eps must be a finite number of at least 0, not {self.eps}")
+        if self.p == math.inf and self.eps > 1:
+            warnings.warn(
+                f"eps={self.eps:g} is more than the whole range [0, 1] of a pixel; did you mean {self.eps:g}/255?",
+                stacklevel=3,
+            )
 
     def __str__(self) -> str:
         """Write the ball as the book does, for instance 'l∞ ≤ 10/255'."""
@@ -41,11 +47,11 @@ class NormBall:
         return torch.linalg.vector_norm(v, self.p, dim=_dimensions(v))
 
     def project(self, v: Tensor) -> Tensor:
-        """Return the nearest point of the ball: scaled down for p = 2, clamped for p = infinity."""
+        """Return the nearest point of the ball: scaled down for p = 2, clamped (see `clamp`) for p = infinity."""
         if self.p == math.inf:
-            return v.clamp(-self.eps, self.eps)
+            return clamp(v, -self.eps, self.eps)
         norm = torch.linalg.vector_norm(v, 2, dim=_dimensions(v), keepdim=True)
-        return v * (self.eps / norm.clamp_min(torch.finfo(v.dtype).tiny)).clamp_max(1)
+        return v * torch.where(norm > self.eps, self.eps / norm.clamp_min(torch.finfo(v.dtype).tiny), 1)
 
     def contains(self, v: Tensor, tolerance: float = 1e-6) -> Tensor:
         """Return whether each perturbation lies in the ball, as booleans (N,); `tolerance` is relative to eps."""
@@ -70,6 +76,15 @@ class NormBall:
         if self.p == math.inf:
             return self.eps * torch.where(noise < 0, -1.0, 1.0)
         return self.eps * noise / torch.linalg.vector_norm(noise, 2, dim=_dimensions(noise), keepdim=True)
+
+
+def clamp(x: Tensor, low: float, high: float) -> Tensor:
+    """Return x limited to [low, high]; the gradient is 1 strictly inside and 0 from the borders on.
+
+    At the borders, `torch.clamp` has passed the gradient in some versions of PyTorch and cut it in others. The rule
+    is written out here, so that a saturated pixel is stuck in every version, and in single as in double precision.
+    """
+    return torch.where((x > low) & (x < high), x, x.detach().clamp(low, high))
 
 
 def _dimensions(v: Tensor) -> tuple[int, ...]:

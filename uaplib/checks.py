@@ -1,5 +1,10 @@
 """Checks of what users hand in: clear errors that name the argument, the value and what is allowed."""
 
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,18 +36,143 @@ def check_images(images: Tensor, argument: str = "images") -> None:
         )
 
 
-def check_model(model: nn.Module, images: Tensor) -> None:
-    """Raise unless `model` is in evaluation mode, of the device and type of `images`, and takes their channels."""
+def check_mode(model: nn.Module) -> None:
+    """Raise unless every part of `model` is in evaluation mode."""
     if any(module.training for module in model.modules()):
         raise ValueError("model is in training mode, where dropout and batch normalisation vary; call model.eval()")
-    parameter = next(model.parameters(), None)
-    if parameter is not None and parameter.device != images.device:
-        raise ValueError(f"images are on {images.device}, the model on {parameter.device}; move one of them")
-    if parameter is not None and parameter.is_floating_point() and parameter.dtype != images.dtype:
-        raise TypeError(f"images are {images.dtype}, the model's parameters {parameter.dtype}; convert one of them")
-    convolution = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    if convolution is not None and convolution.in_channels != images.shape[1]:
-        raise ValueError(f"the model takes {convolution.in_channels} channels, images have {images.shape[1]}")
+
+
+def check_model(model: nn.Module, images: Tensor) -> Tensor:
+    """Ask `model` about the first of the images and return what it says: logits (1, K), or a map (1, K, H, W).
+
+    Raises ValueError or TypeError for a model in training mode, one that cannot take such images, and an answer that
+    is none (see `ask`), each with what to do about it.
+    """
+    check_mode(model)
+    with torch.no_grad():
+        return ask(model, images[:1])
+
+
+def check_classifier(model: nn.Module, images: Tensor) -> int:
+    """Do as `check_model` for an attack that follows the gradients of logits, and return the number of classes.
+
+    Warns when the network returns probabilities. Raises RuntimeError inside `torch.inference_mode`.
+    """
+    check_gradients()
+    logits = check_model(model, images)
+    num_classes = classes(logits)
+    if logits.min() >= 0 and torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]), rtol=0, atol=1e-3):
+        warnings.warn(
+            "the model returns probabilities: where a softmax is sure of itself, its gradient vanishes. "
+            "Attack the logits: leave the softmax out.",
+            stacklevel=3,
+        )
+    return num_classes
+
+
+def classes(logits: Tensor) -> int:
+    """Return the number of classes. Raises ValueError for a map."""
+    if logits.ndim != 2:
+        raise ValueError(f"the model must be a classifier, with logits (N, K), not a map {tuple(logits.shape)}")
+    return logits.shape[1]
+
+
+def check_gradients() -> None:
+    """Raise where PyTorch takes no gradients at all."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("attacks need gradients, which torch.inference_mode() rules out; leave that block")
+
+
+class NoAnswer(ValueError):
+    """What a network returned says nothing about its images."""
+
+
+def ask(model: nn.Module, images: Tensor) -> Tensor:
+    """Return what the network says of images (N, C, H, W): logits (N, K), K > 1, or a map (N, K, H, W).
+
+    The network gets a copy, for some work in place. Raises ValueError when it returns anything else, or numbers that
+    are not finite, and ValueError or TypeError, saying why as far as that can be told, when it fails.
+    """
+    try:
+        output = model(images.clone())
+        _check_answer(output, images)
+    except (NoAnswer, MemoryError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:  # what a network raises is its own affair
+        raise _refusal(model, images, error) from error
+    return output
+
+
+def _check_answer(output: object, images: Tensor) -> None:
+    if not isinstance(output, Tensor):
+        raise NoAnswer(f"the model returns {_kind(output)}, not a tensor of logits; wrap it: {_wrapper(output)}")
+    shape = tuple(output.shape)
+    if not output.is_floating_point() or output.ndim not in (2, 4) or len(output) != len(images):
+        raise NoAnswer(
+            f"the model returns {output.dtype} of shape {shape} for {len(images)} images; it must return "
+            "floating-point logits (N, K), or a map (N, K, H, W)"
+        )
+    if output.ndim == 2 and output.shape[1] < 2:
+        raise NoAnswer(
+            f"the model returns logits of shape {shape}, so that every image has class 0; "
+            "return one logit per class: torch.cat([-x, x], dim=1) for a yes-or-no network"
+        )
+    if not torch.isfinite(output).all():
+        bad = int((~torch.isfinite(output)).flatten(1).any(1).sum())
+        raise NoAnswer(f"the model returns NaN or infinity for {bad} of {len(images)} images; is a weight damaged?")
+
+
+def _kind(output: object) -> str:
+    keys = f" with the keys {list(output)}" if isinstance(output, Mapping) else ""
+    return f"a {type(output).__name__}{keys}"
+
+
+def _wrapper(output: object) -> str:
+    part = repr(next(iter(output), 0)) if isinstance(output, Mapping) else 0
+    return f"a module whose forward returns network(x)[{part}]"
+
+
+def _refusal(model: nn.Module, images: Tensor, error: Exception) -> Exception:
+    """The error that says why a network has failed on the images, as far as the two can tell."""
+    parameters = list(model.parameters())
+    device = next((p.device for p in parameters if p.device != images.device), None)
+    if device is not None:
+        return ValueError(f"images are on {images.device}, the model on {device}; move one of them ({_line(error)})")
+    kind = next((p.dtype for p in parameters if p.is_floating_point() and p.dtype != images.dtype), None)
+    if kind is not None:
+        return TypeError(
+            f"images are {images.dtype}, the model's parameters {kind}; convert one of them ({_line(error)})"
+        )
+    return ValueError(f"the model cannot take images of shape {tuple(images[:1].shape)}: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
+
+
+def warn_without_gradient(zero: Tensor) -> None:
+    """Warn when the gradient is exactly zero for all images; `zero` says so for each, booleans (N,)."""
+    if zero.all():
+        warnings.warn(
+            f"the gradient is exactly zero for all of {len(zero)} images: the attack finds nothing, which says nothing "
+            "about the network's robustness. Look for rounding, thresholds or a saturated output inside it.",
+            stacklevel=3,
+        )
+
+
+def plain(**numbers: Any) -> dict[str, Any]:
+    """Return the arguments with numpy's and PyTorch's numbers as Python's, which JSON can write.
+
+    Raises TypeError that names an argument which is no number, text, truth value or None.
+    """
+    found = {}
+    for name, value in numbers.items():
+        value = value.item() if isinstance(value, np.generic | Tensor | np.ndarray) and value.ndim == 0 else value
+        if not isinstance(value, int | float | str | None):
+            raise TypeError(f"{name} must be a number, a text, True, False or None, not {value!r}")
+        found[name] = value
+    return found
 
 
 def check_labels(labels: Tensor, images: Tensor, num_classes: int, argument: str = "labels") -> None:

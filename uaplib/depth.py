@@ -70,8 +70,11 @@ def evaluate(
     """Compare a network's depths with and without `delta`.
 
     images: (N, C, H, W) in [0, 1]. truth: depths (N, H, W), 0 where there is none. The rest as in
-    `uaplib.metrics.predict`. Intervals are over images, of which those without any depth are left out.
+    `uaplib.metrics.predict`. Intervals are over images, of which those without any depth are left out. Raises
+    ValueError when none has any.
     """
+    if not (truth > 0).any():
+        raise ValueError("no pixel of truth has a depth: all of them are zero")
     clean = predict(model, images, progress=progress)
     perturbed = predict(model, images, delta, clip=clip, progress=progress)
     before, after = errors(clean, truth), errors(perturbed, truth)

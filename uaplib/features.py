@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from uaplib.checks import check_mode
 from uaplib.names import check_name
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
@@ -65,15 +66,17 @@ class _Firing(NamedTuple):
 def measure(model: nn.Module, images: Tensor, layers: Sequence[Layer], statistic: Callable[[Tensor], Tensor]) -> Tensor:
     """Run the model on `images` and return `statistic` of each layer's output, of shape (len(layers),).
 
-    `statistic` maps a tensor of any shape to a scalar; gradients flow back to the images. The hooks are removed
-    whatever happens. Raises ValueError when a layer does not fire.
+    `statistic` maps a tensor of any shape to a scalar; gradients flow back to the images. Of a layer that returns
+    several tensors, the first counts. The hooks are removed whatever happens. Raises ValueError when a layer does not
+    fire, or returns something else than tensors.
     """
     wanted, calls, found = set(layers), Counter(), {}
 
-    def reduce(name: str, output: Tensor) -> None:
+    def reduce(name: str, output: object) -> None:
         layer = Layer(name, calls[name])
         calls[name] += 1
         if layer in wanted:
+            output = _tensor(name, output)
             # The copy is for the backward pass: an in-place ReLU may overwrite the output itself.
             found[layer] = statistic(output.clone() if output.requires_grad else output)
 
@@ -81,13 +84,21 @@ def measure(model: nn.Module, images: Tensor, layers: Sequence[Layer], statistic
     names = dict.fromkeys(layer.name for layer in layers)
     handles = [modules[name].register_forward_hook(lambda _, __, out, name=name: reduce(name, out)) for name in names]
     try:
-        model(images)
+        model(images.clone())  # a network may work in place
     finally:
         for handle in handles:
             handle.remove()
     if silent := [layer for layer in layers if layer not in found]:
         raise ValueError(f"layers {silent} did not fire; choose them with images of the same kind")
     return torch.stack([found[layer] for layer in layers])
+
+
+def _tensor(name: str, output: object) -> Tensor:
+    """The output of a layer: its first tensor where it returns several, as attention and recurrent layers do."""
+    parts = output if isinstance(output, tuple | list) else [output]
+    if not (parts and isinstance(parts[0], Tensor)):
+        raise ValueError(f"layer {name!r} returns a {type(output).__name__}, not a tensor; name one of its parts")
+    return parts[0]
 
 
 def choose(model: nn.Module, images: Tensor, selection: Selection = "convolutions") -> list[Layer]:
@@ -98,8 +109,8 @@ def choose(model: nn.Module, images: Tensor, selection: Selection = "convolution
     outputs of the repeated building blocks (residual blocks, inception modules). A sequence of module names: every
     firing of each. One forward pass on `images` (N, C, H, W) in [0, 1] shows what fires when.
 
-    Raises ValueError for a name that does not exist (nearest names given), one that never fires, or a selection
-    without any layer.
+    Raises ValueError for a name that does not exist (nearest names given), one that never fires, a selection
+    without any layer, or a model in training mode.
     """
     if isinstance(selection, str) and selection not in KINDS:
         raise ValueError(f"layers must be one of {KINDS} or a list of module names, not {selection!r}")
@@ -156,6 +167,7 @@ def table(model: nn.Module, images: Tensor, selection: Selection = "convolutions
 @torch.no_grad()
 def _trace(model: nn.Module, images: Tensor) -> list[_Firing]:
     """Every call of every module in one pass, in the order in which they return."""
+    check_mode(model)
     calls, firings = Counter(), []
 
     def note(name: str, module: nn.Module, inputs: tuple, output: object) -> None:
@@ -167,7 +179,7 @@ def _trace(model: nn.Module, images: Tensor) -> list[_Firing]:
         for name, module in model.named_modules()
     ]
     try:
-        model(images[:1])
+        model(images[:1].clone())
     finally:
         for handle in handles:
             handle.remove()

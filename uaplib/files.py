@@ -59,3 +59,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def save_checkpoint(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Call `write` on `path`; when that fails, warn and go on: the run itself is worth more than its checkpoint."""
+    try:
+        write(Path(path))
+    except OSError as error:
+        warnings.warn(f"no checkpoint was written: {error}", stacklevel=3)

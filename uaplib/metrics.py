@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from uaplib.checks import check_images, check_labels, check_model, check_tensor
+from uaplib.checks import ask, check_images, check_labels, check_mode, check_model, check_tensor
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,14 @@ def predict(
 
     images: (N, C, H, W) in [0, 1]. delta: (1, C, H, W), or one perturbation per image. clip: whether the sum is
     clipped to [0, 1] before the model sees it (the papers evaluate without). batch_size: images at a time; when absent,
-    500 of up to 64 x 64 pixels and 8 larger ones. Raises ValueError or TypeError for bad
-    images, a model in training mode or on another device, or a delta of another shape.
+    500 of up to 64 x 64 pixels and 8 larger ones. The model gets copies and may change them.
+
+    Raises ValueError or TypeError for bad images, a model in training mode or on another device, a delta of another
+    shape, and for what is no answer of a network (`uaplib.checks.ask`): NaN, one logit, a map of one channel that is
+    not positive.
     """
     check_images(images)
-    check_model(model, images)
+    check_mode(model)
     if delta is not None:
         check_tensor("delta", delta)
         if delta.shape[1:] != images.shape[1:] or len(delta) not in (1, len(images)):
@@ -81,9 +84,25 @@ def predict(
         if delta is not None:
             batch = batch + (delta if len(delta) == 1 else delta[start : start + batch_size])
             batch = batch.clamp(0, 1) if clip else batch
-        output = model(batch)
-        labels.append(output[:, 0] if output.ndim == 4 and output.shape[1] == 1 else output.argmax(1))
+        labels.append(_said(ask(model, batch)))
     return torch.cat(labels)
+
+
+def _said(output: Tensor) -> Tensor:
+    """The most likely labels; a map of one channel is depth."""
+    if output.ndim == 4 and output.shape[1] == 1:
+        _check_depth(output)
+        return output[:, 0]
+    return output.argmax(1)
+
+
+def _check_depth(*maps: Tensor) -> None:
+    for depth in maps:
+        if not (depth > 0).all():
+            raise ValueError(
+                f"a map of one channel is read as depth, which is positive, and this one goes down to {depth.min():g}. "
+                "A segmenter of two classes with one logit a pixel needs two maps: torch.cat([-x, x], dim=1)"
+            )
 
 
 def fooling_rate(clean_predictions: Tensor, perturbed_predictions: Tensor) -> Proportion:
@@ -93,6 +112,7 @@ def fooling_rate(clean_predictions: Tensor, perturbed_predictions: Tensor) -> Pr
     floating point and positive, changes where it becomes larger or smaller by a factor of 1.25 or more.
     """
     if clean_predictions.is_floating_point():
+        _check_depth(clean_predictions, perturbed_predictions)
         return share(_within(clean_predictions, perturbed_predictions).logical_not())
     return share(_agree(clean_predictions, perturbed_predictions).logical_not())
 
@@ -184,9 +204,9 @@ def evaluate(
     model: nn.Module, images: Tensor, labels: Tensor, delta: Tensor, *, clip: bool = True, progress: bool = False
 ) -> Evaluation:
     """Compare the model's predictions with and without `delta`; arguments as in `predict`, labels (N,)."""
+    check_images(images)
+    check_labels(labels, images, check_model(model, images).shape[1])
     clean = predict(model, images, progress=progress)
-    with torch.no_grad():
-        check_labels(labels, images, model(images[:1]).shape[1])
     perturbed = predict(model, images, delta, clip=clip, progress=progress)
     label, label_share = dominant_label(perturbed)
     return Evaluation(
@@ -202,6 +222,9 @@ def norms(perturbations: Tensor, p: float = 2) -> Tensor:
 def rho_adv(images: Tensor, perturbations: Tensor) -> float:
     """Return the robustness of a classifier: the mean of ||r(x)||_2 / ||x||_2 (DeepFool, eq. 2).
 
-    Both of shape (N, C, H, W); the perturbations are the smallest found for each image.
+    Both of shape (N, C, H, W); the perturbations are the smallest found for each image. Raises ValueError for a black
+    image, whose norm is zero.
     """
+    if not norms(images).all():
+        raise ValueError(f"image {int(norms(images).argmin())} is black: a perturbation relative to it has no size")
     return (norms(perturbations) / norms(images)).mean().item()

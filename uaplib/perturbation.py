@@ -1,7 +1,7 @@
 """A universal perturbation together with everything needed to know what it is."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from uaplib import provenance
 from uaplib.balls import NormBall
-from uaplib.checks import check_images, check_tensor
+from uaplib.checks import check_images, check_tensor, plain
 from uaplib.files import write_atomically
 
 _KEY = "uaplib"  # safetensors orders several metadata keys at random; with one key the bytes are stable
@@ -40,12 +40,18 @@ class UniversalPerturbation:
     run: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        """Check the perturbation against its budget."""
+        """Check the perturbation against its budget, and that its record can be written as JSON."""
         check_tensor("delta", self.delta)
+        self.seed = plain(seed=self.seed)["seed"]
         if len(self.delta) != 1:
             raise ValueError(f"delta must have shape (1, C, H, W), not {tuple(self.delta.shape)}")
-        if not self.ball.contains(self.delta, tolerance=1e-5):
+        if not self.ball.contains(self.delta.float(), tolerance=_tolerance(self.delta)):
             raise ValueError(f"delta has norm {self.ball.norm(self.delta).item():g}, out of its budget {self.ball}")
+
+    @property
+    def identity(self) -> dict:
+        """What tells it from a perturbation that another run gives: all that it depends on, JSON-safe."""
+        return identity(self.method, self.ball, self.source_sha256, self.seed, self.parameters)
 
     @property
     def saturation(self) -> float | None:
@@ -82,7 +88,7 @@ class UniversalPerturbation:
         """
         record = {name: value for name, value in vars(self).items() if name != "delta"}
         record["ball"] = {name: str(value) for name, value in asdict(self.ball).items()}
-        text = json.dumps(record, sort_keys=True, allow_nan=False)
+        text = json.dumps(record, sort_keys=True, allow_nan=False, default=_number)
         content = save({"delta": self.delta.detach().cpu().contiguous()}, metadata={_KEY: text})
         write_atomically(Path(path), lambda temporary: temporary.write_bytes(content))
 
@@ -90,7 +96,8 @@ class UniversalPerturbation:
     def load(cls, path: str | Path) -> "UniversalPerturbation":
         """Read a perturbation written by `save`.
 
-        Raises FileNotFoundError when there is no such file, ValueError when it is truncated, pickled or foreign.
+        Raises FileNotFoundError when there is no such file, ValueError when it is truncated, foreign, or of a later
+        version.
         """
         path = Path(path)
         if not path.is_file():
@@ -100,12 +107,39 @@ class UniversalPerturbation:
                 record = json.loads((file.metadata() or {})[_KEY])
                 delta = file.get_tensor("delta")
             record["ball"] = NormBall(**{name: float(value) for name, value in record["ball"].items()})
-            return cls(delta=delta, **record)
+            known = {field.name for field in fields(cls)}
+            found = cls(delta=delta, **{name: value for name, value in record.items() if name in known})
         except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} is not a perturbation written by uaplib, or it is damaged: {error}") from error
+        if unknown := record.keys() - known:
+            raise ValueError(
+                f"{path} was written by a later version of uaplib ({found.versions.get('uaplib')}), which also keeps "
+                f"{', '.join(sorted(unknown))}; update uaplib to read it"
+            )
+        return found
+
+
+def identity(method: str, ball: NormBall, source_sha256: str, seed: int | None, parameters: dict) -> dict:
+    """Return what a perturbation depends on, JSON-safe: two runs with the same identity give the same perturbation.
+
+    parameters: all settings of the method, and the number and digest of the images that it saw.
+    """
+    budget = {name: str(value) for name, value in asdict(ball).items()}
+    record = {"method": method, "ball": budget, "source_sha256": source_sha256, "seed": seed, "parameters": parameters}
+    return json.loads(json.dumps(record, default=_number))
+
+
+def _number(value: object) -> int | float | str | None:
+    """A number of numpy or PyTorch as Python's, for JSON."""
+    return plain(value=value)["value"]
+
+
+def _tolerance(delta: Tensor) -> float:
+    """By how much, relative to the budget, rounding may take a perturbation out of it."""
+    return max(1e-5, torch.finfo(delta.dtype).eps)
 
 
 def noise(ball: NormBall, shape: tuple[int, int, int], seed: int = 0) -> UniversalPerturbation:
     """Return random noise of shape (C, H, W) that uses the whole budget: the baseline beside every rate."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(*plain(seed=seed).values())
     return UniversalPerturbation(ball.sample_boundary((1, *shape), generator), ball, method="noise", seed=seed)

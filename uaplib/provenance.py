@@ -6,6 +6,7 @@ import platform
 import subprocess
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 import uaplib
@@ -21,14 +22,45 @@ def weights_sha256(model: nn.Module) -> str:
     """Return a digest of a model's parameters and buffers: their names, types, shapes and values."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        _add(digest, name, tensor)
     return digest.hexdigest()
+
+
+def _add(digest, name: str, value: object) -> None:
+    """Add an entry of a state dictionary; networks of integers keep tuples, types and scales there, too."""
+    if isinstance(value, tuple | list):
+        for number, part in enumerate(value):
+            _add(digest, f"{name}.{number}", part)
+    elif not isinstance(value, Tensor):
+        digest.update(f"{name} {value!r}".encode())
+    elif value.is_quantized:
+        _add(digest, f"{name} {_scale(value)}", value.int_repr())
+    else:
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(_bytes(value))
+
+
+def _scale(value: Tensor) -> str:
+    """How the integers of a quantised tensor are to be read."""
+    if value.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return f"{value.qscheme()} {value.q_scale()} {value.q_zero_point()}"
+    scales, zeros = value.q_per_channel_scales().tolist(), value.q_per_channel_zero_points().tolist()
+    return f"{value.qscheme()} {value.q_per_channel_axis()} {scales} {zeros}"
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    """The values as they lie in memory, of any type; numpy itself knows no bfloat16."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def sha256_of(images: Tensor) -> str:
     """Return a digest of the values of a tensor."""
-    return hashlib.sha256(images.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(_bytes(images)).hexdigest()
+
+
+def images_record(images: Tensor) -> dict:
+    """Return which images an attack has seen, as a JSON-safe entry of its parameters: how many, and their digest."""
+    return {"images": len(images), "images_sha256": sha256_of(images)}
 
 
 def commit() -> str | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from uaplib.checks import check_images
+from uaplib.checks import check_images, check_model
 from uaplib.metrics import Estimate, bootstrap, json_safe, predict
 
 
@@ -105,11 +105,12 @@ def evaluate(
     """Compare a segmenter's predictions with and without `delta`.
 
     images: (N, C, H, W) in [0, 1]. labels: (N, H, W), int64, the number of classes for void. The rest as in
-    `uaplib.metrics.predict`. Intervals are over images.
+    `uaplib.metrics.predict`. Intervals are over images. Raises ValueError when no pixel has a class.
     """
     check_images(images)
-    with torch.no_grad():
-        num_classes = model(images[:1]).shape[1]
+    num_classes = check_model(model, images).shape[1]
+    if (labels == num_classes).all():
+        raise ValueError(f"no pixel of labels has a class: all of them are void, {num_classes}")
     clean = predict(model, images, progress=progress)
     perturbed = predict(model, images, delta, clip=clip, progress=progress)
     before, after = confusion(clean, labels, num_classes), confusion(perturbed, labels, num_classes)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from uaplib import metrics, models, plots, provenance
-from uaplib.checks import check_images, check_labels, check_model
+from uaplib.checks import check_images, check_labels, check_model, classes
 from uaplib.metrics import Estimate, Proportion
 from uaplib.perturbation import UniversalPerturbation
 
@@ -181,13 +181,7 @@ class _Victim:
         self.model, self.images, self.labels, self.clip, self.batch_size = model, images, labels.cpu(), clip, batch_size
         self.device = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
         check_images(images)
-        first = images[:1].to(self.device)
-        check_model(self.model, first)
-        with torch.no_grad():
-            said = self.model(first)
-        if said.ndim != 2:
-            raise ValueError(f"a victim must be a classifier, with logits (N, K), not a map {tuple(said.shape)}")
-        check_labels(labels, images, said.shape[1])
+        check_labels(labels, images, classes(check_model(self.model, images[:1].to(self.device))))
         self.identity = [
             provenance.weights_sha256(self.model), provenance.sha256_of(images), provenance.sha256_of(labels), clip,
             str(torch.get_autocast_dtype(self.device.type)) if torch.is_autocast_enabled(self.device.type) else None,

@@ -100,17 +100,12 @@ class Kink(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["gd_uap", "fast_feature_fool"])
-def test_bad_weights_and_gradients_end_a_run(name):
+def test_a_gradient_that_is_no_number_ends_a_run(name):
     attack, settings = getattr(attacks, name), Settings(**FREE)
     selection = torch.full((2, 1, 4, 4), 0.5)
-    cases = [
-        (identity(math.nan), r"activations of \['network.0'\]"),
-        (nn.Sequential(Kink(), *identity()), "gradient is not finite in iteration 1$"),
-    ]
-    for network, message in cases:
-        model = Normalized(network, [0.5], [0.25], 4).eval()
-        with pytest.raises(FloatingPointError, match=message):
-            attack(model, NormBall(math.inf, 0.1), selection=selection, settings=settings)
+    model = Normalized(nn.Sequential(Kink(), *identity()), [0.5], [0.25], 4).eval()
+    with pytest.raises(FloatingPointError, match="gradient is not finite in iteration 1$"):
+        attack(model, NormBall(math.inf, 0.1), selection=selection, settings=settings)
 
 
 def test_a_network_with_a_dead_layer_ends_the_run_with_its_name():

@@ -319,7 +319,7 @@ def test_an_interruption_anywhere_costs_no_bit(craft, tmp_path, monkeypatch, met
         interrupt(patch, method, call)
         with pytest.raises(KeyboardInterrupt):
             craft("range", checkpoint=tmp_path / "c")
-    assert (tmp_path / "c").exists() == ((method, call) in [("iterate", 10), ("step", 9), ("measure", 2), ("save", 2)])
+    assert (tmp_path / "c").exists()
     resumed = craft("range", checkpoint=tmp_path / "c")
     assert torch.equal(resumed.delta, expected.delta)
     assert resumed.history == expected.history
@@ -331,14 +331,23 @@ def test_resuming_a_finished_run_returns_it(craft, tmp_path):
     assert first.history == again.history
 
 
-def test_ctrl_c_without_a_checkpoint_returns_the_best_so_far(craft, monkeypatch):
-    settings = {"max_iterations": 40}
-    expected = craft("none", settings={"max_iterations": 20})
-    interrupt(monkeypatch, "iterate", 23)
-    found = craft("none", settings=settings)
-    assert torch.equal(found.delta, expected.delta)
-    assert len(found.history) == found.run["iterations"] == 22
-    assert max(e["rate"] for e in found.history if "rate" in e) == max(e.get("rate", 0) for e in expected.history)
+@pytest.mark.parametrize("call", [1, 2, 11, 12])
+def test_an_interrupted_run_has_lost_nothing_but_the_iteration_it_was_in(craft, tmp_path, monkeypatch, call):
+    with monkeypatch.context() as patch:
+        interrupt(patch, "step", call)
+        with pytest.raises(KeyboardInterrupt):
+            craft("none", checkpoint=tmp_path / "c")
+    steps, step = [], activations._Run.step
+    monkeypatch.setattr(activations._Run, "step", lambda run: steps.append(run.clock.iteration) or step(run))
+    craft("none", checkpoint=tmp_path / "c")
+    assert steps == list(range(call - 1, 12))
+
+
+@pytest.mark.parametrize("name", ["fff", "none"])
+def test_ctrl_c_without_a_checkpoint_gives_no_half_finished_perturbation(craft, monkeypatch, name):
+    interrupt(monkeypatch, "iterate", 10)
+    with pytest.raises(KeyboardInterrupt):
+        craft(name)
 
 
 @pytest.mark.parametrize(

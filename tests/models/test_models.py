@@ -16,7 +16,7 @@ def modules(name, kind):
 
 
 def test_normalized_normalises_every_channel_by_itself():
-    model = Normalized(nn.Identity(), mean=(0.5, 0.25), std=(0.5, 2.0))
+    model = Normalized(nn.Identity(), mean=(0.5, 0.25), std=(0.5, 0.25))
     images = torch.tensor([1.0, 0.25]).view(1, 2, 1, 1)
     assert model(images).flatten().tolist() == [1.0, 0.0]
 

@@ -1,6 +1,7 @@
 """DeepFool (Moosavi-Dezfooli, Fawzi and Frossard, 2016): the smallest step across the decision boundary."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from uaplib.balls import NormBall
-from uaplib.checks import check_images, check_labels, check_model
+from uaplib.checks import ask, check_classifier, check_images, check_labels, warn_without_gradient
 from uaplib.names import check_name
 
 _CPU_BATCH, _BATCH = 32, 128  # on a CPU, small batches stay in the cache for all backward passes of a step
@@ -50,8 +51,17 @@ class DeepFoolResult:
 
     @property
     def success(self) -> Tensor:
-        """Whether the label changed, as booleans (N,)."""
-        return self.labels != self.new_labels
+        """Whether a perturbation that means something changed the label, as booleans (N,); see `meaningful`."""
+        return (self.labels != self.new_labels) & meaningful(self.perturbations)
+
+
+def meaningful(perturbations: Tensor) -> Tensor:
+    """Return which perturbations (N, C, H, W) are no longer than from a black image to a white one, as booleans (N,).
+
+    Where a network's gradient is nearly zero, as behind a saturated softmax, linear steps are as long as rounding
+    errors make them, and a label that changes there says nothing.
+    """
+    return torch.linalg.vector_norm(perturbations, dim=(1, 2, 3)) <= math.sqrt(perturbations[0].numel())
 
 
 def deepfool(
@@ -80,10 +90,11 @@ def deepfool(
     perturbation in [0, 1] after every step; the authors do not. batch_size: images at a time, 32 on a CPU and 128
     elsewhere when absent.
 
-    Raises ValueError or TypeError for bad images, labels or parameters, or a model in training mode.
+    Raises ValueError or TypeError for bad images, labels or parameters, a model in training mode, or one that does
+    not return logits. Warns when the gradient is zero, or so small that the steps mean nothing.
     """
     check_images(images)
-    check_model(model, images)
+    outputs = check_classifier(model, images)
     check_name("convention", convention, CONVENTIONS)
     NormBall(p, 0)  # refuses a norm other than 2 and infinity
     if num_classes < 2 or max_iterations < 1 or not overshoot >= 0:
@@ -91,8 +102,6 @@ def deepfool(
             "num_classes must be at least 2, max_iterations at least 1 and overshoot at least 0, "
             f"not {num_classes}, {max_iterations} and {overshoot}"
         )
-    with torch.no_grad():
-        outputs = model(images[:1]).shape[1]
     if labels is not None:
         check_labels(labels, images, outputs)
     images = images.detach()
@@ -104,7 +113,21 @@ def deepfool(
             chunk = slice(start, start + batch_size)
             parts.append(step.attack(model, images[chunk], None if labels is None else labels[chunk]))
             bar.update(len(images[chunk]))
-    return DeepFoolResult(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+    found = DeepFoolResult(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+    _warn(found)
+    return found
+
+
+def _warn(found: DeepFoolResult) -> None:
+    """Say when DeepFool had nothing to go by."""
+    stuck = (found.iterations > 0) & (found.perturbations == 0).flatten(1).all(1)
+    warn_without_gradient(stuck)
+    if lost := int((~meaningful(found.perturbations)).sum()):
+        warnings.warn(
+            f"for {lost} of {len(stuck)} images the steps are longer than from black to white, so that they count as "
+            "failures: the gradient is nearly zero there. Does the network end with a softmax?",
+            stacklevel=3,
+        )
 
 
 @dataclass(frozen=True)
@@ -163,14 +186,15 @@ class LinearStep:
         normal, length = normals[rows, nearest], dual[rows, nearest]
         direction = normal / length.view(-1, 1, 1, 1) if self.p == 2 else normal.sign()
         step = (distance + self.convention.margin).view(-1, 1, 1, 1) * direction
-        return torch.where(torch.isfinite(distance).view(-1, 1, 1, 1), step, 0)  # no gradient at all: stand still
+        step = torch.where(torch.isfinite(distance).view(-1, 1, 1, 1), step, 0)  # no gradient at all: stand still
+        return step.to(normals)  # of the images' type, whatever the network computes in
 
 
 def _pass(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the images and the model's logits, connected for gradients."""
     point = images.detach().requires_grad_()
     with torch.enable_grad():
-        return point, model(point)
+        return point, ask(model, point)
 
 
 def margins_and_normals(

@@ -5,9 +5,8 @@ from pathlib import Path
 from torch import Tensor
 
 from uaplib import features, priors
-from uaplib.attacks.activations import Settings, Task, craft, mean_activation, scaled
+from uaplib.attacks.activations import Settings, Task, check_normalized, craft, mean_activation, scaled
 from uaplib.balls import NormBall
-from uaplib.checks import check_model
 from uaplib.features import Selection
 from uaplib.models import Normalized
 from uaplib.perturbation import UniversalPerturbation
@@ -43,7 +42,7 @@ def fast_feature_fool(
 
     Raises ValueError for bad arguments, FloatingPointError for dead layers.
     """
-    check_model(model, model.mean_image())
+    check_normalized(model)
     chosen = features.choose(model, model.mean_image(), layers or features.default_kind(model))
     mean = model.mean_image()
     record = features.record(chosen) | priors.selection_record(selection)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uaplib.balls import NormBall
-from uaplib.checks import check_images, check_labels, check_model
+from uaplib.checks import ask, check_classifier, check_images, check_labels, warn_without_gradient
 
 
 def fgsm(
@@ -44,22 +44,24 @@ def iterated_fgsm(
     Arguments and errors as in `fgsm`, which is the case steps = 1, step = eps. Returns images (N, C, H, W).
     """
     check_images(images)
-    check_model(model, images)
+    check_classifier(model, images)
     if targeted and labels is None:
         raise ValueError("a targeted attack needs labels: the class that each image is to become")
-    ball = NormBall(math.inf, eps)
+    ball = NormBall(math.inf, eps)  # it refuses or doubts a budget that means nothing
     if steps < 1 or not step >= 0:
         raise ValueError(f"steps must be at least 1 and step at least 0, not {steps} and {step}")
     images = adversarial = images.detach()
-    for _ in range(steps):
+    for step_number in range(steps):
         point = adversarial.clone().requires_grad_()
         with torch.enable_grad():
-            logits = model(point)
+            logits = ask(model, point)
             if labels is None:
                 labels = logits.argmax(1)
             check_labels(labels, images, logits.shape[1])
             loss = F.cross_entropy(logits, labels, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, point)
+        if step_number == 0:
+            warn_without_gradient((gradient == 0).flatten(1).all(1))
         direction = -gradient.sign() if targeted else gradient.sign()
         adversarial = images + ball.project(adversarial + step * direction - images)
         adversarial = adversarial.clamp(0, 1) if clip else adversarial

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from uaplib import features, priors
-from uaplib.attacks.activations import Settings, Task, craft, energy, scaled
+from uaplib.attacks.activations import Settings, Task, check_normalized, craft, energy, scaled
 from uaplib.balls import NormBall
-from uaplib.checks import check_images, check_model
+from uaplib.checks import check_images
 from uaplib.features import Selection
 from uaplib.models import Normalized
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
-from uaplib.provenance import sha256_of
+from uaplib.provenance import images_record
 
 PRIORS = ("none", "range", "data")
 # The authors' program: Adam, 0.1 on the scale of 0 to 255, the variable left free and clipped inside the network; a
@@ -69,18 +69,18 @@ def gd_uap(
     Raises ValueError for bad arguments, among them prior "data" without images, a batch larger than the data, and
     images that are also among the selection images; FloatingPointError for dead layers.
     """
+    check_normalized(model)
     check_name("prior", prior, PRIORS)
     settings = settings or scaled(DEFAULTS[prior], ball)
     if (prior == "data") != (images is not None):
         raise ValueError("images belong to prior='data': give them there, and nowhere else")
     if images is not None:
         _check_data(images, selection, settings.batch_size)
-    check_model(model, model.mean_image())
     chosen = features.choose(model, model.mean_image(), layers or features.default_kind(model))
     pictures = _pictures(model, prior, images, settings, seed)
     record = {"prior": prior} | features.record(chosen) | priors.selection_record(selection)
     if images is not None:
-        record |= {"images": len(images), "images_sha256": sha256_of(images)}
+        record |= images_record(images)
     if selection is None:
         selection = priors.selection_pictures(model)
     task = Task(model, ball, chosen, energy, pictures, selection, f"gd-uap-{prior}", source, seed, record)

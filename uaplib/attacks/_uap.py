@@ -1,7 +1,6 @@
 """Universal adversarial perturbations (Moosavi-Dezfooli, Fawzi, Fawzi and Frossard, 2017)."""
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -9,10 +8,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from uaplib import provenance
-from uaplib.attacks._deepfool import CONVENTIONS, LinearStep
+from uaplib.attacks._deepfool import CONVENTIONS, LinearStep, meaningful
 from uaplib.balls import NormBall
-from uaplib.checks import check_images, check_labels, check_model
+from uaplib.checks import ask, check_classifier, check_images, check_labels, plain, warn_without_gradient
 from uaplib.devices import device_name
+from uaplib.files import save_checkpoint
 from uaplib.metrics import accuracy, fooling_rate, predict
 from uaplib.perturbation import UniversalPerturbation
 
@@ -25,7 +25,7 @@ def uap(
     ball: NormBall,
     *,
     labels: Tensor | None = None,
-    held_out: tuple[Tensor, Tensor] | None = None,
+    held_out: Tensor | tuple[Tensor, Tensor | None] | None = None,
     seed: int = 0,
     target_rate: float = 0.8,
     max_passes: int = 10,
@@ -45,17 +45,23 @@ def uap(
     Passes are repeated until the fooling rate on `images` reaches `target_rate`, or `max_passes` are done.
 
     images: crafting images, float (N, C, H, W) in [0, 1]. ball: the budget. labels: their true labels, held_out:
-    other images with labels; both only feed the history, which holds one entry per pass (pass 0 is v = 0) with the
-    number of accepted steps, and the fooling rate and accuracy on crafting and on held-out images. clip: whether
-    image plus perturbation is clipped to [0, 1] while crafting and measuring; False gives the authors' program.
+    other images, alone or as a pair with labels; both only feed the history, which holds one entry per pass (pass 0
+    is v = 0) with the number of accepted steps, and the fooling rate and accuracy on crafting and on held-out images.
+    clip: whether image plus perturbation is clipped to [0, 1] while crafting and measuring; False gives the authors'
+    program.
     source: the model's name, for the record. checkpoint: a file that is written after every pass and when the run is
     interrupted; a run with the same arguments continues from it, bit for bit.
 
-    Raises ValueError or TypeError for bad images, labels or parameters, a model in training mode, or a checkpoint of
-    another run.
+    Raises ValueError or TypeError for bad images, labels or parameters, a model in training mode or one that does not
+    return logits, or a checkpoint of another run. Warns when the gradient is zero everywhere, and when a checkpoint
+    cannot be written.
     """
     check_images(images)
-    check_model(model, images)
+    num_outputs = check_classifier(model, images)
+    numbers = plain(
+        target_rate=target_rate, max_passes=max_passes, num_classes=num_classes, overshoot=overshoot,
+        max_iterations=max_iterations, clip=clip,
+    )  # fmt: skip
     if not 0 < target_rate <= 1 or max_passes < 1 or max_iterations < 3 or num_classes < 2 or not overshoot >= 0:
         raise ValueError(
             "target_rate must lie in (0, 1], max_passes be at least 1, max_iterations at least 3, num_classes at "
@@ -63,12 +69,9 @@ def uap(
             f"not {target_rate}, {max_passes}, {max_iterations}, {num_classes} and {overshoot}"
         )
     images = images.detach()
-    parameters = {
-        "images": len(images), "images_sha256": provenance.sha256_of(images),
-        "target_rate": target_rate, "max_passes": max_passes, "num_classes": num_classes, "overshoot": overshoot,
-        "max_iterations": max_iterations, "clip": clip,
-    }  # fmt: skip
-    run = _Run(model, images, ball, seed, parameters, labels, held_out, source)
+    parameters = provenance.images_record(images) | numbers
+    held_out = (held_out, None) if isinstance(held_out, Tensor) else held_out
+    run = _Run(model, images, ball, plain(seed=seed)["seed"], parameters, labels, held_out, source, num_outputs)
     run.resume(checkpoint)
     with tqdm(total=max_passes * len(images), desc="UAP", unit="image", disable=not progress) as bar:
         bar.update(run.passes * len(images) + run.position)
@@ -76,6 +79,8 @@ def uap(
             while not run.finished():
                 run.finish_pass(bar)
                 run.save(checkpoint)
+                if run.passes == 1 and not (run.moved or run.history[1]["accepted"]):
+                    warn_without_gradient(torch.ones(len(images), dtype=torch.bool))
         except KeyboardInterrupt:
             run.save(checkpoint)
             raise
@@ -85,14 +90,12 @@ def uap(
 class _Run:
     """The state of a run: the perturbation, the pass, the position in it, and the history."""
 
-    def __init__(self, model, images, ball, seed, parameters, labels, held_out, source):
+    def __init__(self, model, images, ball, seed, parameters, labels, held_out, source, num_outputs):
         self.model, self.images, self.ball, self.seed, self.parameters = model, images, ball, seed, parameters
         self.clip, self.source, self.source_sha256 = parameters["clip"], source, provenance.weights_sha256(model)
-        with torch.no_grad():
-            outputs = model(images[:1]).shape[1]
         self.deepfool = LinearStep(
             p=2,
-            num_classes=min(parameters["num_classes"], outputs),
+            num_classes=min(parameters["num_classes"], num_outputs),
             overshoot=parameters["overshoot"],
             # A step is kept only if at most this many iterations found it, so DeepFool need not go on.
             max_iterations=parameters["max_iterations"] - 2,
@@ -101,10 +104,11 @@ class _Run:
         self.sets = {"crafting": (images, labels)} | ({"held_out": held_out} if held_out else {})
         for data, truth in self.sets.values():
             if truth is not None:
-                check_labels(truth, data, outputs)
+                check_labels(truth, data, num_outputs)
         self.clean = {name: predict(model, data) for name, (data, _) in self.sets.items()}
-        self.delta = torch.zeros_like(images[:1])
-        self.passes, self.position, self.accepted, self.seconds = 0, 0, 0, 0.0
+        # Small steps would be lost in half precision.
+        self.delta = torch.zeros_like(images[:1], dtype=torch.promote_types(images.dtype, torch.float32))
+        self.passes, self.position, self.accepted, self.seconds, self.moved = 0, 0, 0, 0.0, False
         self.history = [self.measure(0)]
 
     def measure(self, passes: int) -> dict:
@@ -154,10 +158,11 @@ class _Run:
         images = self.images[block]
         perturbed = self.perturbed(images)
         with torch.no_grad():
-            fooled = self.model(perturbed).argmax(1) != self.clean["crafting"][block]
+            fooled = ask(self.model, perturbed).argmax(1) != self.clean["crafting"][block]
         for position in (~fooled).nonzero().flatten().tolist():
             step, _, label, new_label = self.deepfool.attack(self.model, perturbed[position : position + 1], None)
-            if new_label != label:
+            self.moved = self.moved or bool(step.any())
+            if new_label != label and meaningful(step):
                 self.advance(position + 1, self.ball.project(self.delta + step), self.accepted + 1)
                 return position + 1
         self.advance(len(block), self.delta, self.accepted)
@@ -168,7 +173,8 @@ class _Run:
         self.delta, self.accepted, self.position = delta, accepted, self.position + visited
 
     def perturbed(self, images: Tensor) -> Tensor:
-        return (images + self.delta).clamp(0, 1) if self.clip else images + self.delta
+        sums = (images + self.delta).to(images)
+        return sums.clamp(0, 1) if self.clip else sums
 
     def result(self, **state) -> UniversalPerturbation:
         device = device_name(self.images.device)
@@ -181,16 +187,13 @@ class _Run:
     def save(self, checkpoint: str | Path | None) -> None:
         if checkpoint is not None:
             state = {"passes": self.passes, "position": self.position, "accepted": self.accepted}
-            self.result(**state).save(checkpoint)
+            save_checkpoint(checkpoint, self.result(**state).save)
 
     def resume(self, checkpoint: str | Path | None) -> None:
         if checkpoint is None or not Path(checkpoint).exists():
             return
         saved = UniversalPerturbation.load(checkpoint)
-        mine, theirs = (
-            (asdict(p.ball), p.source_sha256, p.seed, p.parameters, p.delta.dtype, p.history[0])
-            for p in (self.result(), saved)
-        )
+        mine, theirs = ((p.identity, p.delta.dtype, p.history[0]) for p in (self.result(), saved))
         if mine != theirs:
             raise ValueError(f"{checkpoint} belongs to a run with other arguments; delete it or name another file")
         self.delta, self.history = saved.delta.to(self.images.device), saved.history

@@ -6,7 +6,6 @@ perturbation, and a clock that says when to measure and when to stop.
 
 import json
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -19,11 +18,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from uaplib import features, provenance
-from uaplib.balls import NormBall
-from uaplib.checks import check_images, check_model
+from uaplib.balls import NormBall, clamp
+from uaplib.checks import check_gradients, check_images, check_model, plain, warn_without_gradient
 from uaplib.devices import device_name
 from uaplib.features import Layer
-from uaplib.files import write_atomically
+from uaplib.files import save_checkpoint, write_atomically
 from uaplib.metrics import fooling_rate, predict
 from uaplib.models import Normalized
 from uaplib.perturbation import UniversalPerturbation
@@ -33,12 +32,18 @@ SATURATED = 1 - 1e-6  # a pixel counts as saturated from this share of the budge
 
 def mean_activation(activation: Tensor) -> Tensor:
     """Return mean(abs(a)), Fast Feature Fool's measure of a layer."""
-    return torch.linalg.vector_norm(activation, 1) / activation.numel()
+    return _norm(activation, 1) / activation.numel()
 
 
 def energy(activation: Tensor) -> Tensor:
     """Return norm(a)**2 / 2 over the whole batch, GD-UAP's measure of a layer."""
-    return torch.linalg.vector_norm(activation).square() / 2
+    return _norm(activation, 2).square() / 2
+
+
+def _norm(activation: Tensor, p: int) -> Tensor:
+    """The p-norm; sums over a whole layer overflow in half precision."""
+    wide = torch.promote_types(activation.dtype, torch.float32)
+    return torch.linalg.vector_norm(activation, p, dtype=wide)
 
 
 def activation_loss(
@@ -97,6 +102,8 @@ class Settings:
     def __post_init__(self):
         """Check the numbers."""
         counts = ("batch_size", "max_iterations", "check_every", "patience", "halve_every")
+        for name, value in plain(**vars(self)).items():
+            object.__setattr__(self, name, value)
         for name in counts:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -158,6 +165,8 @@ class Task:
 
     pictures: a function from a batch size to images (N, C, H, W). selection: images on which the fooling rate is
     measured to choose the iterate. record: JSON-safe parameters, for the provenance.
+
+    Raises TypeError for a network that does not know its mean, standard deviation and size.
     """
 
     model: Normalized
@@ -171,18 +180,32 @@ class Task:
     seed: int
     record: dict
 
+    def __post_init__(self):
+        """Take numpy's numbers as Python's."""
+        self.seed = plain(seed=self.seed)["seed"]
+
+
+def check_normalized(model: nn.Module) -> None:
+    """Raise unless the model can be attacked without data: in evaluation mode, with a mean image to start from."""
+    if not isinstance(model, Normalized):
+        raise TypeError(
+            f"the model is a {type(model).__name__}; this attack needs to know its normalisation and the size of its "
+            "images: uaplib.models.Normalized(network, mean, std, size)"
+        )
+    check_gradients()
+    check_model(model, model.mean_image())
+
 
 def craft(
     task: Task, settings: Settings, checkpoint: str | Path | None = None, progress: bool = False
 ) -> UniversalPerturbation:
-    """Run the optimisation and return the best iterate. Ctrl-C ends it early, with the best so far.
+    """Run the optimisation and return the best iterate.
 
-    With `checkpoint`, the whole state is written there after every measurement, and Ctrl-C raises; the same call
-    continues from the last measurement, on a CPU bit for bit. Raises ValueError for a checkpoint of another run,
-    FloatingPointError for dead layers or gradients that are not finite.
+    With `checkpoint`, the whole state is written there after every measurement, and where Ctrl-C stops the run; the
+    same call continues from there, on a CPU bit for bit. Raises ValueError for a checkpoint of another run,
+    FloatingPointError for dead layers or gradients that are not finite. Warns when the gradient is zero everywhere.
     """
     check_images(task.selection, "selection images")
-    check_model(task.model, task.selection)
     if task.ball.p == 2 or task.ball.eps == 0:
         raise ValueError(f"saturation is defined for l-infinity balls with eps > 0, not for {task.ball}")
     with torch.random.fork_rng(devices=[]):
@@ -200,9 +223,12 @@ class _Run:
         self.task, self.settings, self.clock = task, settings, Clock(settings)
         self.clean = predict(task.model, task.selection)
         start = task.ball.sample(task.selection[:1].shape).to(task.selection)
+        # Adam's small numbers are lost in half precision.
+        start = start.to(torch.promote_types(start.dtype, torch.float32))
         self.v = start.requires_grad_()
         self.adam = torch.optim.Adam([self.v], lr=settings.learning_rate)
         self.best, self.history, self.seconds = self.delta(), [], 0.0
+        self.kept = self.state()
 
     def delta(self) -> Tensor:
         """A copy of the perturbation as the network sees it."""
@@ -216,15 +242,18 @@ class _Run:
             while not self.clock.finished():
                 measured = self.iterate()
                 self.seconds = before + time.perf_counter() - started
-                if measured and checkpoint is not None:
+                self.kept = self.state()
+                if measured:
                     self.save(checkpoint)
                 bar.update()
                 bar.set_postfix(self.history[-1], refresh=False)
             if "rate" not in self.history[-1]:
                 self.measure()
+                self.kept = self.state()
+                self.save(checkpoint)
         except KeyboardInterrupt:
-            if checkpoint is not None:
-                raise
+            self.save(checkpoint)  # the last whole iteration, wherever this one was interrupted
+            raise
         finally:
             bar.close()
 
@@ -248,11 +277,14 @@ class _Run:
         with torch.enable_grad():
             delta = self.task.ball.project(self.v)
             seen = pictures + (delta * self.task.model.std if self.settings.forget_std else delta)
-            seen = seen.clamp(0, 1) if self.settings.clip else seen
+            seen = clamp(seen, 0, 1) if self.settings.clip else seen
+            seen = seen.to(pictures)
             loss = activation_loss(self.task.model, seen, self.task.layers, self.task.statistic)
         (self.v.grad,) = torch.autograd.grad(loss, self.v)
         if not torch.isfinite(self.v.grad).all():
             raise FloatingPointError(f"the gradient is not finite in iteration {self.clock.iteration + 1}")
+        if self.clock.iteration == 0:
+            warn_without_gradient((self.v.grad == 0).flatten(1).all(1))
         self.adam.step()
         if self.settings.project:
             with torch.no_grad():
@@ -282,20 +314,29 @@ class _Run:
     @cached_property
     def identity(self) -> str:
         """What tells this run from others: everything but its state."""
-        found = self.result()
-        digest = provenance.sha256_of(self.task.selection)
-        return json.dumps([str(found.ball), found.source_sha256, found.seed, found.parameters, found.method, digest])
+        return json.dumps([self.result().identity, provenance.sha256_of(self.task.selection)])
 
-    def save(self, checkpoint: str | Path) -> None:
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        """A copy of all that changes: tensors by name, and the rest, JSON-safe.
+
+        Of the history, that is its length and its last entry.
+        """
         moments = self.adam.state[self.v] if self.clock.iteration else {}
-        tensors = {"v": self.v.detach(), "best": self.best, "generator": torch.get_rng_state(), **moments}
+        tensors = {"v": self.v, "best": self.best, "generator": torch.get_rng_state(), **moments}
         clock = {name: value for name, value in vars(self.clock).items() if name != "settings"}
-        state = {"identity": self.identity, "clock": clock, "history": self.history, "seconds": self.seconds}
-        content = save({key: t.detach().cpu() for key, t in tensors.items()}, {"state": json.dumps(state)})
-        try:
-            write_atomically(Path(checkpoint), lambda temporary: temporary.write_bytes(content))
-        except OSError as error:  # the run itself is worth more than its checkpoint
-            warnings.warn(f"no checkpoint was written: {error}", stacklevel=2)
+        rest = {"clock": clock, "entries": len(self.history), "last": dict(*self.history[-1:]), "seconds": self.seconds}
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}, rest
+
+    def save(self, checkpoint: str | Path | None) -> None:
+        """Write the state after the last whole iteration."""
+        if checkpoint is None:
+            return
+        tensors, state = self.kept
+        history = self.history[: state["entries"]]
+        history[-1:] = [state["last"]] if history else []
+        text = json.dumps({"identity": self.identity, **state, "history": history})
+        content = save({name: tensor.cpu() for name, tensor in tensors.items()}, {"state": text})
+        save_checkpoint(checkpoint, lambda path: write_atomically(path, lambda file: file.write_bytes(content)))
 
     def resume(self, checkpoint: str | Path | None) -> None:
         if checkpoint is None or not Path(checkpoint).exists():
@@ -317,3 +358,4 @@ class _Run:
             self.adam.state[self.v] = {"step": tensors["step"], **moments}
         vars(self.clock).update(state["clock"])
         self.history, self.seconds = state["history"], state["seconds"]
+        self.kept = self.state()
