@@ -2,13 +2,14 @@
 
 import copy
 
+import pooch
 import pytest
 import torch
 from hypothesis import settings
 from torch import nn
 from torch.nn import functional as F
 
-from uaplib import files, models
+from uaplib import models
 from uaplib.data import fashion_mnist
 
 CLASSES = 5
@@ -71,5 +72,5 @@ def no_data(monkeypatch, tmp_path):
 
     monkeypatch.setenv("UAPLIB_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(fashion_mnist, "SYSTEM_FOLDER", tmp_path / "system")
-    monkeypatch.setattr(files.pooch, "retrieve", unreachable)
+    monkeypatch.setattr(pooch, "retrieve", unreachable)
     return tmp_path / "data"

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from uaplib import cli, models, recipes, transfer
+import uaplib
+from uaplib import cli, models, published, recipes, transfer
+from uaplib.catalogue import EFFICIENTNET_LITE, MIDAS
 from uaplib.cli import app, main
 from uaplib.perturbation import UniversalPerturbation
 from uaplib.published import RELEASES
@@ -82,8 +84,21 @@ def test_list_models_says_what_dense_networks_say_and_how_well(monkeypatch, name
 
 def test_list_models_names_what_others_have_trained(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    others = succeed("list", "models").split("trained by others:")[1]
-    assert {"efficientnet-lite0", "resnet18", "fcn_resnet50", "midas-small"} <= set(re.split(r"[,\s]+", others))
+    (others,) = re.findall("trained by others: (.*)", succeed("list", "models"))
+    assert others.startswith("efficientnet-lite0, efficientnet-lite1, efficientnet-lite2, midas-small, timm:NAME, ")
+    assert "every classifier and segmenter of torchvision" in others
+    assert "`uaplib list torchvision`" in others
+
+
+def test_list_torchvision_names_its_classifiers_and_segmenters():
+    listed = succeed("list", "torchvision").splitlines()
+    assert {"resnet18", "vgg16", "fcn_resnet50"} <= set(listed)
+    assert all(models.check_model_name(name) == name for name in listed)
+    assert {*models.pretrained_names()} - {*listed} == {*EFFICIENTNET_LITE, MIDAS}
+
+
+def test_the_version():
+    assert succeed("--version") == f"uaplib {uaplib.__version__}\n"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +173,7 @@ def test_transfer_of_a_study_keeps_its_cells_with_the_artifacts(clothes, tmp_pat
 
 
 def test_transfer_names_all_releases(monkeypatch):
-    monkeypatch.setattr(cli.published, "load", lambda name: name)
+    monkeypatch.setattr(published, "load", lambda name: name)
     assert set(cli._sources(["published"])) == {f"published:{name}" for name in RELEASES}
     assert set(cli._sources(["published:fff-VGG-16"])) == {"published:fff-VGG-16"}
 

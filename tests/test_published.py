@@ -4,11 +4,12 @@ import hashlib
 import math
 
 import numpy as np
+import pooch
 import pytest
 import torch
 from scipy.io import savemat
 
-from uaplib import files, published
+from uaplib import published
 from uaplib.files import data_folder
 from uaplib.published import LAYOUTS, RELEASES
 
@@ -202,7 +203,7 @@ def test_a_release_that_is_not_there_is_downloaded_with_its_digest(release, monk
         path.write_bytes(content)
         return str(folder / fname)
 
-    monkeypatch.setattr(files.pooch, "retrieve", retrieve)
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
     assert published.load("m-N").saturation == 0.25
     assert asked == [("http://x/v.npy", f"sha256:{hashlib.sha256(content).hexdigest()}")]
 
@@ -211,7 +212,7 @@ def test_a_release_that_can_be_had_nowhere(release, monkeypatch):
     path, register = release
     register()
     path.unlink()
-    monkeypatch.setattr(files.pooch, "retrieve", lambda *a: (_ for _ in ()).throw(OSError("no network")))
+    monkeypatch.setattr(pooch, "retrieve", lambda *a: (_ for _ in ()).throw(OSError("no network")))
     with pytest.raises(
         FileNotFoundError, match=r"v.npy is not there, and http://x/v.npy could not be .* \(no network\)"
     ):

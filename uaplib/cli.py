@@ -1,25 +1,43 @@
-"""The command `uaplib`: train, craft, evaluate, transfer, list."""
+"""The command `uaplib`: train, craft, evaluate, transfer, list.
+
+Help, lists and refusals are to come at once, so each command imports what it computes with, after its checks.
+"""
 
 import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from uaplib import data, models, published, recipes
-from uaplib.balls import NormBall
-from uaplib.devices import best_device
+from uaplib import __version__, data, models
+from uaplib.catalogue import CHAPTER_MODEL, EFFICIENTNET_LITE, METHODS, MIDAS
 from uaplib.names import check_name
-from uaplib.perturbation import UniversalPerturbation, noise
-from uaplib.transfer import transfer_matrix
+from uaplib.releases import RELEASES
+
+if TYPE_CHECKING:
+    from uaplib.perturbation import UniversalPerturbation
+    from uaplib.recipes import Recipe
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"uaplib {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command(epilog="Example: `uaplib train resnet-mini --seed 0`, or `uaplib train --all`.")
@@ -31,19 +49,19 @@ def train(
     threads: Annotated[int, typer.Option(min=1, help="Part of the recipe: it changes the last bits.")] = 1,
 ) -> None:
     """Train a network (classifier, segmenter or depth) and write its weights and model card into the package."""
-    from uaplib.train import train as run
-
     if every == bool(name):
         raise ValueError("name one network, or say --all")
+    from uaplib.train import train as run
+
     for each in [*models.MINIS, *models.DENSE] if every else [name]:
         _print_json(run(each, seed=seed, epochs=epochs, threads=threads))
 
 
 @app.command(epilog="Example: `uaplib craft uap --model resnet-mini --eps-255 24 --images 100 --out uap.safetensors`.")
 def craft(
-    method: Annotated[str, typer.Argument(help=f"One of: {', '.join(recipes.METHODS)}.")] = "",
+    method: Annotated[str, typer.Argument(help=f"One of: {', '.join(METHODS)}.")] = "",
     every: Annotated[bool, typer.Option("--all", help="Craft what the book's chapters load and is not there.")] = False,
-    model: Annotated[str, typer.Option(help="The network to craft on.")] = recipes.CHAPTER_MODEL,
+    model: Annotated[str, typer.Option(help="The network to craft on.")] = CHAPTER_MODEL,
     eps_255: Annotated[float | None, typer.Option(min=0, help="An l-infinity budget, in 255ths.")] = None,
     eps_l2: Annotated[float | None, typer.Option(min=0, help="An l2 budget, in units of [0, 1].")] = None,
     images: Annotated[int, typer.Option(min=1, max=60000, help="Number of crafting images.")] = 100,
@@ -56,19 +74,26 @@ def craft(
     """Craft a universal perturbation. Ctrl-C keeps the work done; the same command goes on from there."""
     if every == bool(method):
         raise ValueError("name one method, or say --all")
+    if not every and (eps_255 is None) == (eps_l2 is None):
+        raise ValueError("give one budget: --eps-255 or --eps-l2")
+    if not every:
+        check_name("method", method, METHODS)
+    from uaplib import recipes
+    from uaplib.balls import NormBall
+
     if every:
         for recipe in recipes.book():
             _craft_for_the_book(recipe)
         return
-    if (eps_255 is None) == (eps_l2 is None):
-        raise ValueError("give one budget: --eps-255 or --eps-l2")
     ball = recipes.linf(eps_255) if eps_255 is not None else NormBall(2, eps_l2)
     recipe = recipes.Recipe(method, model, ball, images, seed, passes, target_rate, variant)
     _craft(recipe, out or Path("artifacts") / f"{recipe.name}.safetensors")
 
 
-def _craft_for_the_book(recipe: recipes.Recipe) -> None:
+def _craft_for_the_book(recipe: "Recipe") -> None:
     """Craft and measure what is not there. Of an ablation, only the measurement is kept."""
+    from uaplib import recipes
+
     folder = recipes.ARTIFACTS
     path = folder / f"{recipe.name}.safetensors"
     kept = recipe.find(folder)
@@ -81,7 +106,7 @@ def _craft_for_the_book(recipe: recipes.Recipe) -> None:
         path.unlink(missing_ok=True)
 
 
-def _craft(recipe: recipes.Recipe, path: Path) -> UniversalPerturbation:
+def _craft(recipe: "Recipe", path: Path) -> "UniversalPerturbation":
     checkpoint = path.with_name(path.name + ".part")
     try:
         crafted = recipe.craft(progress=True, checkpoint=checkpoint)
@@ -101,6 +126,9 @@ def evaluate(
     clip: Annotated[bool, typer.Option(help="Clip image plus perturbation to [0, 1].")] = True,
 ) -> None:
     """Measure a perturbation on the network's evaluation images, and print the result as JSON."""
+    from uaplib import recipes
+    from uaplib.perturbation import UniversalPerturbation
+
     perturbation = UniversalPerturbation.load(file)
     name = model or perturbation.source
     if not name:
@@ -134,6 +162,10 @@ def transfer(
     """Measure perturbations on networks, each on each. Finished cells are kept: the same command goes on from there."""
     if bool(study) == bool(sources):
         raise ValueError("name sources and victims, or a study")
+    from uaplib import recipes
+    from uaplib.devices import best_device
+    from uaplib.transfer import transfer_matrix
+
     cells, test = out.with_suffix(".jsonl"), partial(recipes.evaluation_set, count=images)
     if study:
         chosen = recipes.transfer_studies()[check_name("study", study, recipes.transfer_studies())]
@@ -152,12 +184,15 @@ def transfer(
     print(out)
 
 
-def _sources(names: list[str]) -> dict[str, UniversalPerturbation]:
+def _sources(names: list[str]) -> dict[str, "UniversalPerturbation"]:
     """Perturbations by what the user calls them."""
+    from uaplib import published
+    from uaplib.perturbation import UniversalPerturbation, noise
+
     found = {}
     for name in names:
         if name == "published":
-            found |= {f"published:{each}": published.load(each) for each in published.RELEASES}
+            found |= {f"published:{each}": published.load(each) for each in RELEASES}
         elif name.startswith("published:"):
             found[name] = published.load(name.removeprefix("published:"))
         elif name != "noise":
@@ -171,10 +206,15 @@ def _sources(names: list[str]) -> dict[str, UniversalPerturbation]:
 
 
 @app.command("list", epilog="Example: `uaplib list models`.")
-def list_(what: Annotated[str, typer.Argument(help="models, data, methods or published.")] = "models") -> None:
+def list_(
+    what: Annotated[str, typer.Argument(help="models, torchvision, data, methods or published.")] = "models",
+) -> None:
     """List what can be named in the other commands."""
-    check_name("what", what, ("models", "data", "methods", "published"))
+    check_name("what", what, ("models", "torchvision", "data", "methods", "published"))
     if what == "models":
+        from rich.console import Console
+        from rich.table import Table
+
         table = Table("name", "parameters", "says", "on test images", "trained by")
         for name in [*models.MINIS, *models.DENSE]:
             card, says = models.card(name), models.says(name)
@@ -182,9 +222,14 @@ def list_(what: Annotated[str, typer.Argument(help="models, data, methods or pub
             grade = f"{measure.removeprefix('test_')} {100 * card[measure]:.2f} %"
             table.add_row(name, f"{card['parameters']:,}", says, grade, card["command"])
         Console().print(table)
-        print(f"trained by others: {', '.join(models.pretrained_names())}, timm:NAME")
+        print(
+            f"trained by others: {', '.join([*EFFICIENTNET_LITE, MIDAS])}, timm:NAME, and every classifier and "
+            "segmenter of torchvision by its name there (`uaplib list torchvision` lists them)"
+        )
+    elif what == "torchvision":
+        print("\n".join([*models.pretrained.torchvision_names(), *models.pretrained.segmenter_names()]))
     else:
-        print("\n".join({"data": data.DATASETS, "methods": recipes.METHODS, "published": published.RELEASES}[what]))
+        print("\n".join({"data": data.MODULES, "methods": METHODS, "published": RELEASES}[what]))
 
 
 def _interrupted() -> NoReturn:

@@ -7,14 +7,16 @@ change what was stored. A module that fires several times in one pass counts as 
 import difflib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from uaplib.checks import check_mode
 from uaplib.names import check_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
@@ -151,8 +153,10 @@ def record(layers: Sequence[Layer]) -> dict:
     return {"layers": [f"{layer.name}:{layer.call}" for layer in layers]}
 
 
-def table(model: nn.Module, images: Tensor, selection: Selection = "convolutions") -> pd.DataFrame:
+def table(model: nn.Module, images: Tensor, selection: Selection = "convolutions") -> "pd.DataFrame":
     """Return one row per chosen module: its name, kind, the shape of its output, and how often it fires a pass."""
+    import pandas as pd  # slow to import, and attacks draw no table
+
     chosen = Counter(layer.name for layer in choose(model, images, selection))
     trace = _trace(model, images)
     firings = {firing.layer.name: firing for firing in reversed(trace)}

@@ -7,10 +7,6 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it looks for notebook widgets, and says so in every notebook without them
-    import pooch
-
 
 def data_folder() -> Path:
     """Return the folder where data is looked for and stored: `UAPLIB_DATA`, or `~/.cache/uaplib`."""
@@ -22,6 +18,9 @@ def download(url: str, known_hash: str, path: Path) -> Path:
 
     Raises FileNotFoundError that names both, whatever the network, the disk or a wrong checksum raised.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it looks for notebook widgets, and says so in every notebook without them
+        import pooch
     try:
         return Path(pooch.retrieve(url, known_hash, path.name, path.parent))
     except Exception as error:

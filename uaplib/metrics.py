@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -33,6 +32,8 @@ class Proportion:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % Wilson score interval (Wilson, 1927), in [0, 1]."""
+        from scipy import stats  # slow to import, and attacks only count
+
         low, high = stats.binomtest(self.count, self.n).proportion_ci(0.95, method="wilson")
         return float(low), float(high)
 
@@ -164,6 +165,8 @@ def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], n: int, resamples: 
     statistic: from indices of images, (..., n), to values (...). Where all images agree, or there is but one, the
     interval is the value itself.
     """
+    from scipy import stats
+
     value = float(statistic(np.arange(n)))
     if n == 1:
         return Estimate(value, (value, value), n)

@@ -4,11 +4,15 @@ GD-UAP (Mopuri, Ganeshan and Babu, 2018) calls these its priors. All pictures ar
 Randomness comes from PyTorch's global generator on the CPU, so that a seed means the same pictures on every device.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
 
 from uaplib.models import Normalized
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 ANGLES = (-10, -7, -5, -3, 3, 5, 7, 10)
 
@@ -50,7 +54,7 @@ def selection_record(selection: Tensor | None) -> dict:
     return {"selection": "noise pictures" if selection is None else f"{len(selection)} images"}
 
 
-def augmentation(height_width: tuple[int, int], fill: list[float]) -> v2.Transform:
+def augmentation(height_width: tuple[int, int], fill: list[float]) -> "v2.Transform":
     """Return GD-UAP's augmentation of one image, each part with probability 1/2.
 
     Scaling of the short side by 0.75 to 1.5, mirroring, rotation by one of eight angles, Gaussian blur with standard
@@ -58,6 +62,8 @@ def augmentation(height_width: tuple[int, int], fill: list[float]) -> v2.Transfo
     and the centre of the network's size. Where the rotation leaves corners, the authors crop to the largest rectangle
     inside; here they are filled.
     """
+    from torchvision.transforms import InterpolationMode, v2  # slow to import, and most crafting does without
+
     size = min(height_width)
     rotations = [v2.RandomRotation((angle, angle), InterpolationMode.BILINEAR, fill=fill) for angle in ANGLES]
     blurs = [v2.GaussianBlur(taps, sigma=1.0) for taps in (3, 5, 7, 9)]

@@ -14,13 +14,12 @@ from uaplib import depth, metrics, models, perturbation, provenance, published, 
 from uaplib.attacks import _fast_feature_fool, _gd_uap, fast_feature_fool, gd_uap, uap
 from uaplib.attacks.activations import scaled
 from uaplib.balls import NormBall
+from uaplib.catalogue import CHAPTER_MODEL, DATA_FREE, METHODS
 from uaplib.data import fashion_mnist, pictures
 from uaplib.files import data_folder, write_text
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
 
-DATA_FREE = ("fff", "gd-uap-none", "gd-uap-range")
-METHODS = ("noise", "uap", *DATA_FREE, "gd-uap-data")
 HELD_OUT_IMAGES = 2000
 CRAFTING_IMAGES = 300
 EVALUATE = {"label": metrics.evaluate, "classes": segmentation.evaluate, "depth": depth.evaluate}
@@ -285,7 +284,7 @@ class Recipe:
 SIZES = (50, 100, 500, 1000, 4000)
 BUDGETS_255 = (4, 8, 12, 16, 20, 24, 32, 48)
 SEEDS = 5
-CHAPTER_MODEL, CHAPTER_EPS_255, CHAPTER_EPS_L2 = "resnet-mini", 24, 2.0
+CHAPTER_EPS_255, CHAPTER_EPS_L2 = 24, 2.0
 SIZE_PASSES = 3  # 4,000 images take minutes a pass
 
 

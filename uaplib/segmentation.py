@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from uaplib.checks import check_images, check_model
 from uaplib.metrics import Estimate, bootstrap, json_safe, predict
@@ -20,6 +19,8 @@ def confusion(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     Both of shape (N, H, W), int64. Labels are 0 ... K - 1, or K for void, which is not counted. Raises ValueError for
     other labels, or shapes that differ.
     """
+    from torchmetrics.functional.classification import multiclass_confusion_matrix  # slow to import
+
     if predictions.shape != labels.shape or labels.ndim != 3:
         raise ValueError(
             f"predictions and labels must both be (N, H, W), not {tuple(predictions.shape)} and {tuple(labels.shape)}"

@@ -3,10 +3,10 @@ import hashlib
 import http.server
 import threading
 
+import pooch
 import pytest
 import torch
 
-from uaplib import files
 from uaplib.data import DATASETS, fashion_mnist
 
 
@@ -97,7 +97,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    monkeypatch.setattr(files.pooch, "retrieve", lambda *a, **k: pytest.fail("the network was asked"))
+    monkeypatch.setattr(pooch, "retrieve", lambda *a, **k: pytest.fail("the network was asked"))
 
 
 def check_tiny(data):

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision import datasets
 from tqdm import tqdm
 
 from uaplib.files import data_folder
@@ -102,6 +101,8 @@ def imagenette(split: str = "val", download: bool = False) -> Pictures:
     torchvision reads it, and fetches it (340 MB, checked) with `download`. Raises FileNotFoundError when it is not in
     the data folder.
     """
+    from torchvision import datasets  # slow to import
+
     try:
         folder = datasets.Imagenette(data_folder(), split=split, size="320px", download=download)
     except RuntimeError as error:
@@ -115,6 +116,8 @@ def image_folder(folder: str | Path) -> Pictures:
 
     Raises FileNotFoundError for a folder without pictures, ValueError unless it holds 1,000 classes.
     """
+    from torchvision import datasets
+
     found = datasets.ImageFolder(folder)
     if len(found.classes) != 1000:
         raise ValueError(f"{folder} must hold one subfolder for each of the 1,000 classes, not {len(found.classes)}")

@@ -1,7 +1,7 @@
 """Named models: `load("vgg16-mini")` returns a network that takes images in [0, 1] and gives logits, or a map."""
 
-from uaplib.models.normalized import Normalized
-from uaplib.models.pretrained import names as pretrained_names
+from importlib import import_module
+
 from uaplib.models.registry import (
     DENSE,
     MINIS,
@@ -10,6 +10,7 @@ from uaplib.models.registry import (
     load,
     names,
     preprocessing,
+    pretrained_names,
     says,
     weights_file,
 )
@@ -27,3 +28,16 @@ __all__ = [
     "says",
     "weights_file",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*globals(), "Normalized", "dense", "minis", "pretrained"]
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs PyTorch when it is first used: `uaplib list models` does without (PEP 562)."""
+    if name == "Normalized":
+        return import_module(f"{__name__}.normalized").Normalized
+    if name in ("dense", "minis", "pretrained"):
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,17 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode, v2
 
+from uaplib.catalogue import EFFICIENTNET_LITE, MIDAS, TIMM
 from uaplib.models.normalized import Normalized
 
-EFFICIENTNET_LITE = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
-TIMM = "timm:"
-MIDAS = "midas-small"
+if TYPE_CHECKING:  # torchvision is slow to import: its users below do it themselves
+    from torchvision.transforms import v2
 
 
 @dataclass(frozen=True)
@@ -33,19 +32,21 @@ class Pretrained:
     std: Sequence[float]
     size: int
     resize: int
-    interpolation: InterpolationMode = InterpolationMode.BICUBIC
+    interpolation: str = "bicubic"
 
     def load(self) -> Normalized:
         """Return the model with its weights."""
         with torch.random.fork_rng(devices=[]):  # initial weights are overwritten, and are to cost no random numbers
             return Normalized(self.build(), self.mean, self.std, self.size)
 
-    def preprocessing(self) -> v2.Transform:
+    def preprocessing(self) -> "v2.Transform":
         """Return the transform from a picture to a float32 image (3, size, size) in [0, 1]."""
+        from torchvision.transforms import InterpolationMode, v2
+
         return v2.Compose(
             [
                 v2.RGB(),
-                v2.Resize(self.resize, self.interpolation),
+                v2.Resize(self.resize, InterpolationMode(self.interpolation)),
                 v2.CenterCrop(self.size),
                 v2.ToImage(),
                 v2.ToDtype(torch.float32, scale=True),
@@ -56,13 +57,17 @@ class Pretrained:
 @cache
 def torchvision_names() -> tuple[str, ...]:
     """Return the names of torchvision's image classifiers."""
-    return tuple(torchvision.models.list_models(module=torchvision.models))
+    from torchvision import models
+
+    return tuple(models.list_models(module=models))
 
 
 @cache
 def segmenter_names() -> tuple[str, ...]:
     """Return the names of torchvision's networks for semantic segmentation."""
-    return tuple(torchvision.models.list_models(module=torchvision.models.segmentation))
+    from torchvision import models
+
+    return tuple(models.list_models(module=models.segmentation))
 
 
 def names() -> list[str]:
@@ -72,7 +77,7 @@ def names() -> list[str]:
 
 def known(name: str) -> bool:
     """Return whether `find` takes the name."""
-    return name in names() or name.startswith(TIMM)
+    return name in (*EFFICIENTNET_LITE, MIDAS) or name.startswith(TIMM) or name in names()
 
 
 def says(name: str) -> str:
@@ -117,13 +122,15 @@ def _efficientnet_lite(name: str) -> Pretrained:
 
 
 def _torchvision(name: str) -> Pretrained:
-    weights = torchvision.models.get_model_weights(name).DEFAULT
+    from torchvision import models
+
+    weights = models.get_model_weights(name).DEFAULT
     transform = weights.transforms()
 
     def build() -> nn.Module:
         file = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)
         try:
-            network = torchvision.models.get_model(name, weights=weights, progress=False)
+            network = models.get_model(name, weights=weights, progress=False)
             return OnlyMap(network) if name in segmenter_names() else network
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # a URLError is an OSError
             if file.exists():
@@ -135,7 +142,7 @@ def _torchvision(name: str) -> Pretrained:
 
     (resize,) = transform.resize_size
     (size,) = getattr(transform, "crop_size", (resize,))  # segmenters see whole pictures; here, their centre
-    return Pretrained(build, transform.mean, transform.std, size, resize, transform.interpolation)
+    return Pretrained(build, transform.mean, transform.std, size, resize, transform.interpolation.value)
 
 
 class OnlyMap(nn.Module):
@@ -191,5 +198,5 @@ def _timm(name: str) -> Pretrained:
         entry.std,
         size,
         round(size / entry.crop_pct),
-        InterpolationMode(entry.interpolation),
+        entry.interpolation,
     )

@@ -1,28 +1,33 @@
-"""The registry of named models and their weights."""
+"""The registry of named models and their weights.
+
+`uaplib list` reads it without PyTorch: whatever needs that is imported when a network is built.
+"""
+
+from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
-
-from uaplib.data import camvid, fashion_mnist, scenes
-from uaplib.models import dense, minis, pretrained
-from uaplib.models.normalized import Normalized
+from uaplib import data, models  # packages that import their modules when these are used
 from uaplib.names import check_name
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from uaplib.models.normalized import Normalized
+
 MINIS: dict[str, Callable[[], nn.Module]] = {
-    "caffenet-mini": minis.caffenet_mini,
-    "vgg-f-mini": minis.vgg_f_mini,
-    "googlenet-mini": minis.googlenet_mini,
-    "vgg16-mini": minis.vgg16_mini,
-    "vgg19-mini": minis.vgg19_mini,
-    "resnet-mini": minis.resnet_mini,
+    "caffenet-mini": lambda: models.minis.caffenet_mini(),
+    "vgg-f-mini": lambda: models.minis.vgg_f_mini(),
+    "googlenet-mini": lambda: models.minis.googlenet_mini(),
+    "vgg16-mini": lambda: models.minis.vgg16_mini(),
+    "vgg19-mini": lambda: models.minis.vgg19_mini(),
+    "resnet-mini": lambda: models.minis.resnet_mini(),
 }
 IMAGENET_LITE = ((0.498,) * 3, (0.502,) * 3)  # the normalisation that EfficientNet-Lite's encoder was trained with
 
@@ -33,19 +38,28 @@ class Dense:
 
     build: Callable[[], nn.Module]
     says: str
-    data: ModuleType
-    size: tuple[int, int]
+    data_set: str
     mean: Sequence[float] = IMAGENET_LITE[0]
     std: Sequence[float] = IMAGENET_LITE[1]
+
+    @property
+    def data(self) -> ModuleType:
+        """The module of the data set that it learns from."""
+        return data.DATASETS[self.data_set]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images that it learns from."""
+        return self.data.SIZE
 
 
 _SMALL = (16, 32, 64, 96)
 DENSE = {
-    "lite0-camvid": Dense(lambda: dense.LiteFPN(len(camvid.CLASSES)), "classes", camvid, camvid.SIZE),
-    "unet-camvid": Dense(lambda: dense.UNet(len(camvid.CLASSES)), "classes", camvid, camvid.SIZE),
-    "lite0-scenes": Dense(lambda: dense.LiteFPN(len(scenes.CLASSES), (2, 4, 10)), "classes", scenes, scenes.SIZE),
-    "unet-scenes": Dense(lambda: dense.UNet(len(scenes.CLASSES), _SMALL), "classes", scenes, scenes.SIZE),
-    "unet-depth": Dense(lambda: dense.LogDepth(dense.UNet(1)), "depth", scenes, scenes.SIZE),
+    "lite0-camvid": Dense(lambda: models.dense.LiteFPN(len(data.camvid.CLASSES)), "classes", "camvid"),
+    "unet-camvid": Dense(lambda: models.dense.UNet(len(data.camvid.CLASSES)), "classes", "camvid"),
+    "lite0-scenes": Dense(lambda: models.dense.LiteFPN(len(data.scenes.CLASSES), (2, 4, 10)), "classes", "scenes"),
+    "unet-scenes": Dense(lambda: models.dense.UNet(len(data.scenes.CLASSES), _SMALL), "classes", "scenes"),
+    "unet-depth": Dense(lambda: models.dense.LogDepth(models.dense.UNet(1)), "depth", "scenes"),
 }
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -55,9 +69,16 @@ def names() -> list[str]:
     return list(MINIS)
 
 
+def pretrained_names() -> list[str]:
+    """Return the names of the networks that others have trained, without timm's."""
+    return models.pretrained.names()
+
+
 def check_model_name(name: str, argument: str = "model") -> str:
     """Return `name` if `load` knows it; raise ValueError with the argument and the nearest names otherwise."""
-    return name if pretrained.known(name) else check_name(argument, name, [*MINIS, *DENSE, *pretrained.names()])
+    if name in MINIS or name in DENSE or models.pretrained.known(name):
+        return name
+    return check_name(argument, name, [*MINIS, *DENSE, *pretrained_names()])
 
 
 def preprocessing(name: str) -> Callable:
@@ -65,15 +86,17 @@ def preprocessing(name: str) -> Callable:
 
     Raises ValueError for the name of a network that the project trains, or for an unknown one.
     """
-    if not pretrained.known(name):
-        check_name("name", name, pretrained.names())
-    return pretrained.find(name).preprocessing()
+    if not models.pretrained.known(name):
+        check_name("name", name, pretrained_names())
+    return models.pretrained.find(name).preprocessing()
 
 
 def says(name: str) -> str:
     """Return what the named network says: "label" of an image, "classes" of its pixels, or their "depth"."""
     check_model_name(name, "name")
-    return DENSE[name].says if name in DENSE else pretrained.says(name)
+    if name in MINIS:
+        return "label"
+    return DENSE[name].says if name in DENSE else models.pretrained.says(name)
 
 
 def weights_file(name: str) -> Path:
@@ -90,8 +113,9 @@ def build(name: str) -> Normalized:
     """Return the named network with freshly initialised weights, in training mode."""
     if check_name("name", name, [*MINIS, *DENSE]) in DENSE:
         spec = DENSE[name]
-        return Normalized(spec.build(), spec.mean, spec.std, spec.size)
-    return Normalized(MINIS[name](), fashion_mnist.MEAN, fashion_mnist.STD, fashion_mnist.SIZE)
+        return models.Normalized(spec.build(), spec.mean, spec.std, spec.size)
+    clothes = data.fashion_mnist
+    return models.Normalized(MINIS[name](), clothes.MEAN, clothes.STD, clothes.SIZE)
 
 
 def load(name: str, device: str | torch.device = "cpu") -> Normalized:
@@ -108,13 +132,19 @@ def load(name: str, device: str | torch.device = "cpu") -> Normalized:
     Raises ValueError for an unknown name (nearest names given) or damaged weights, FileNotFoundError or ImportError
     when weights or packages are missing, saying which and how to get them.
     """
+    import torch
+
     check_model_name(name, "name")
-    model = _load_trained(name) if name in MINIS or name in DENSE else pretrained.find(name).load()
+    model = _load_trained(name) if name in MINIS or name in DENSE else models.pretrained.find(name).load()
     # Channels last is the faster layout of these networks' weights, on a processor as on a GPU.
     return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
 
 def _load_trained(name: str) -> Normalized:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     path = weights_file(name)
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten; they are to cost no random numbers
         model = build(name)
