@@ -17,6 +17,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
+from uaplib.files import reason
 from uaplib.models.normalized import Normalized
 
 EFFICIENTNET_LITE = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
@@ -129,7 +130,7 @@ def _torchvision(name: str) -> Pretrained:
             if file.exists():
                 raise ValueError(f"{file} does not hold the weights {weights} of {name}; delete it: {error}") from error
             raise FileNotFoundError(
-                f"the weights {weights} of {name} are not at {file} and could not be downloaded ({error}). "
+                f"the weights {weights} of {name} are not at {file} and could not be downloaded: {reason(error)}.\n"
                 f"Fetch {weights.url} where there is a network and put it there; TORCH_HOME moves the folder."
             ) from error
 
@@ -168,8 +169,9 @@ def _midas_small() -> Pretrained:
             return InverseDepth(torch.hub.load("isl-org/MiDaS:master", "MiDaS_small", trust_repo=True, verbose=False))
         except (OSError, RuntimeError) as error:  # a URLError is an OSError
             raise FileNotFoundError(
-                f"MiDaS small could not be loaded by torch.hub ({error}). It needs a network the first time, and the "
-                f"package timm; its code and weights are kept in {torch.hub.get_dir()}; TORCH_HOME moves the folder."
+                f"MiDaS small could not be loaded by torch.hub: {reason(error)}.\n"
+                "It needs a network the first time, and the package timm; its code and weights are kept in "
+                f"{torch.hub.get_dir()}; TORCH_HOME moves the folder."
             ) from error
 
     return Pretrained(build, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 256, 256)
