@@ -1,10 +1,15 @@
 """Writing, finding and downloading files: atomic writes, SHA-256 digests and the data folder."""
 
+import contextlib
+import errno
 import hashlib
 import os
+import socket
+import ssl
 import tempfile
+import urllib.error
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -13,18 +18,75 @@ def data_folder() -> Path:
     return Path(os.environ.get("UAPLIB_DATA") or "~/.cache/uaplib").expanduser()
 
 
-def download(url: str, known_hash: str, path: Path) -> Path:
+def checkout() -> Path | None:
+    """Return the root of the checkout that the library runs from, None where it is installed as a package."""
+    root = Path(__file__).parents[1]
+    return root if (root / "pyproject.toml").is_file() and (root / "notebooks").is_dir() else None
+
+
+def download(url: str, known_hash: str, path: Path, remedy: str = "Fetch it yourself, and put it there.") -> Path:
     """Download `url` to `path` and return it; known_hash: for instance "sha256:...", which the file must have.
 
-    Raises FileNotFoundError that names both, whatever the network, the disk or a wrong checksum raised.
+    Raises FileNotFoundError, whatever the network, the disk or a wrong checksum raised: it names both, says why in a
+    few words, and what to do (`remedy`). What was there before stays, and nothing else: no file, no new folder.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it looks for notebook widgets, and says so in every notebook without them
         import pooch
     try:
-        return Path(pooch.retrieve(url, known_hash, path.name, path.parent))
+        with new_folders(path.parent):
+            return Path(pooch.retrieve(url, known_hash, path.name, path.parent))
     except Exception as error:
-        raise FileNotFoundError(f"{path} is not there, and {url} could not be downloaded ({error})") from error
+        raise FileNotFoundError(
+            f"{path} is not there, and {url} could not be downloaded: {reason(error)}.\n{remedy}"
+        ) from error
+
+
+def reason(error: BaseException) -> str:
+    """Return in a few words why a download failed, for instance "no network" or "404 Not Found"."""
+    from requests import exceptions as requests  # pooch's; only needed when something went wrong
+
+    if isinstance(error, requests.RequestException) and error.response is not None:
+        return f"{error.response.status_code} {error.response.reason}"
+    if isinstance(error, urllib.error.HTTPError):
+        return f"{error.code} {error.reason}"
+    for kinds, words in (
+        ((requests.SSLError, ssl.SSLError), "its certificate is not trusted"),
+        ((requests.Timeout, TimeoutError), "no answer in time"),
+        ((requests.ConnectionError, ConnectionError, socket.gaierror), "no network"),
+        (requests.ChunkedEncodingError, "the connection broke off"),
+    ):
+        if isinstance(error, kinds):
+            return words
+    if isinstance(error, ValueError | RuntimeError) and "hash" in str(error):
+        return "wrong checksum"
+    return _first_words(error)
+
+
+def _first_words(error: BaseException) -> str:
+    """What an error says, without numbers and file names; of an error around another, what the inner one says."""
+    inner = getattr(error, "reason", None) or error.__cause__  # urllib and pooch wrap errors of the system
+    if isinstance(inner, OSError) and not getattr(error, "strerror", None):
+        return reason(inner)
+    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:120].rstrip(".")
+
+
+@contextlib.contextmanager
+def new_folders(folder: Path) -> Iterator[None]:
+    """Make a folder and its parents; when the block fails, those that were not there before go, if they are empty.
+
+    Raises OSError when they cannot be made.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]  # the innermost comes first
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for each in missing:
+            with contextlib.suppress(OSError):
+                each.rmdir()
+        raise
 
 
 def sha256(path: Path) -> str:
@@ -36,14 +98,11 @@ def sha256(path: Path) -> str:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` on a temporary file beside `path`, then move it there: a reader sees all of it or nothing.
 
-    Raises OSError when the folder cannot be written or the disk is full; `path` is then as it was before.
+    Raises OSError when `path` is a folder, when its folder cannot be written, or when the disk is full: in one line,
+    `path`, why, and what to do. What was there is then as it was before.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with _beside(path) as temporary:
         write(temporary)
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
@@ -51,8 +110,76 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; a result is for everyone
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, size: int = 0) -> None:
+    """Try, before long work begins, that a file of `size` bytes can be written to `path`.
+
+    Its folder is made, and `size` bytes are written to a temporary file there, which is removed. Raises OSError as
+    `write_atomically` does; then no folder that it made is left either.
+    """
+    with _beside(Path(path)) as temporary, open(temporary, "wb") as stream:
+        block = os.urandom(2**20)  # not zeros, which some file systems store as nothing
+        for start in range(0, size, len(block)):
+            stream.write(block[: size - start])
+        stream.flush()
+        os.fsync(stream.fileno())  # some file systems say only now that the disk is full
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """An empty temporary file beside `path`, removed at the end. An OSError of the block is told as one of `path`."""
+    temporary = None
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with new_folders(path.parent):
+            handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)  # long names have a limit
+            os.close(handle)
+            temporary = Path(name)
+            try:
+                yield temporary
+            finally:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if not _is_about(error, path):
+            raise
+        raise _explained(error, path, temporary) from error
+
+
+def _is_about(error: OSError, path: Path) -> bool:
+    """Whether an error can be one of writing `path`: it names no file, or one beside it, or a folder above."""
+    path, named = path.absolute(), error.filename
+    if not isinstance(named, str | os.PathLike):
+        return True
+    named = Path(named).absolute()
+    return named.parent == path.parent or named in path.parents
+
+
+_ELSEWHERE = "name a place where you may write"
+_REMEDIES = {
+    errno.ENOSPC: "free some space, or write elsewhere",
+    errno.EDQUOT: "free some space, or write elsewhere",
+    errno.EFBIG: "write elsewhere, or raise the limit (ulimit -f)",
+    errno.EACCES: _ELSEWHERE,
+    errno.EPERM: _ELSEWHERE,
+    errno.EROFS: _ELSEWHERE,
+    errno.EISDIR: "name a file",
+    errno.ENAMETOOLONG: "name it shorter",
+    errno.EEXIST: "a part of its path is a file; name another folder",
+    errno.ENOTDIR: "a part of its path is a file; name another folder",
+}
+
+
+def _explained(error: OSError, path: Path, temporary: Path | None) -> OSError:
+    """The same error with a text for people: the file that was to be written, why it was not, and what to do."""
+    why = error.strerror or str(error)
+    if temporary is not None:
+        why = why.replace(str(temporary), str(path))
+    remedy = _REMEDIES.get(error.errno, "write elsewhere")
+    told = type(error)(f"{path} cannot be written: {why}; {remedy}")
+    told.errno = error.errno  # given to the constructor, it would begin the text
+    return told
 
 
 def write_text(path: Path, text: str) -> None:

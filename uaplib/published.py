@@ -34,7 +34,7 @@ def load(name: str) -> UniversalPerturbation:
     it says, FileNotFoundError when it can be had nowhere.
     """
     release = RELEASES[check_name("name", name, RELEASES)]
-    path = _find(release)
+    path = _find(name)
     if sha256(path) != release.sha256:
         raise ValueError(f"{path} is damaged or another file: it does not have the SHA-256 of {name}")
     found = read(path, release.layout, method=release.method, source=release.network)
@@ -42,8 +42,13 @@ def load(name: str) -> UniversalPerturbation:
     return found
 
 
-def _find(release: Release) -> Path:
-    path = data_folder() / "published-perturbations" / release.file
+def file_of(name: str) -> Path:
+    """Return where in the data folder the released perturbation `name` is looked for, and put by `load`."""
+    return data_folder() / "published-perturbations" / RELEASES[name].file
+
+
+def _find(name: str) -> Path:
+    path, release = file_of(name), RELEASES[name]
     return path if path.exists() else download(release.url, f"sha256:{release.sha256}", path)
 
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import io
+import subprocess
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from uaplib import files
 from uaplib.data import camvid
 
 COUNTS = {"train": 2, "val": 3, "test": 1}
@@ -103,15 +105,39 @@ def test_missing_data_gets_the_command_that_fetches_it(monkeypatch, tmp_path):
     assert not camvid.available()
     with pytest.raises(FileNotFoundError, match="0 images and 0 label maps there") as caught:
         camvid.load("train")
-    command = f"git clone --depth 1 {camvid.URL} segnet && cp -r segnet/CamVid {tmp_path / 'camvid'}"
-    assert command in str(caught.value)
+    place = tmp_path / "camvid"
+    copy = f"mkdir -p {place} && cp -r segnet/CamVid/. {place}"
+    assert str(caught.value).splitlines()[1:] == [f"Get them by: git clone --depth 1 {camvid.URL} segnet && {copy}"]
+
+
+def test_the_command_works_for_a_folder_that_is_half_there_and_has_a_space_in_its_name(monkeypatch, tmp_path):
+    """It is run, but for the clone, whose result is put in its place."""
+    monkeypatch.setenv("UAPLIB_DATA", str(tmp_path / "my data"))
+    (tmp_path / "segnet" / "CamVid" / "train").mkdir(parents=True)
+    (tmp_path / "my data" / "camvid" / "train").mkdir(parents=True)
+    (tmp_path / "segnet" / "CamVid" / "train" / "a.png").touch()
+    with pytest.raises(FileNotFoundError) as caught:
+        camvid.load("train")
+    _, copy = str(caught.value).split(" segnet && ")
+    for _ in range(2):
+        subprocess.run(copy, shell=True, cwd=tmp_path, check=True)
+    assert [f.name for f in (tmp_path / "my data").rglob("*")] == ["camvid", "train", "a.png"]
+
+
+def test_an_installed_library_names_the_address_and_the_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("UAPLIB_DATA", str(tmp_path))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "uaplib" / "files.py"))
+    with pytest.raises(FileNotFoundError) as caught:
+        camvid.load("train")
+    remedy = f"Get them from {camvid.URL}: put what is in its folder CamVid into {tmp_path / 'camvid'}."
+    assert str(caught.value).splitlines()[1:] == [remedy]
 
 
 @pytest.mark.parametrize(("part", "images", "maps"), [("val", 2, 3), ("valannot", 3, 2)])
 def test_a_missing_file_is_counted(folder, part, images, maps):
     assert camvid.available()
     (folder / part / "scene1.png").unlink()
-    with pytest.raises(FileNotFoundError, match=f"{images} images and {maps} label maps there.*git clone"):
+    with pytest.raises(FileNotFoundError, match=f"{images} images and {maps} label maps there\\S+\n.*git clone"):
         camvid.load("val")
 
 
@@ -121,9 +147,23 @@ def test_names_that_do_not_match_are_refused(folder):
         camvid.load("val")
 
 
-def test_one_folder_is_not_the_data_set(folder):
-    (folder / "testannot" / "scene0.png").unlink()
-    (folder / "testannot").rmdir()
+@pytest.mark.parametrize("part", [*COUNTS, *(f"{split}annot" for split in COUNTS)])
+@pytest.mark.parametrize("left", ["a file less", "nothing but the folder", "no folder"])
+def test_half_of_it_is_not_the_data_set(folder, part, left):
+    assert camvid.available()
+    files = sorted((folder / part).iterdir())
+    for file in files[:1] if left == "a file less" else files:
+        file.unlink()
+    if left == "no folder":
+        (folder / part).rmdir()
+    assert not camvid.available()
+
+
+def test_empty_folders_are_not_the_data_set(monkeypatch, tmp_path):
+    monkeypatch.setenv("UAPLIB_DATA", str(tmp_path))
+    for split in camvid.SPLITS:
+        for part in (split, f"{split}annot"):
+            (tmp_path / "camvid" / part).mkdir(parents=True)
     assert not camvid.available()
 
 

@@ -3,13 +3,16 @@
 import io
 import math
 import os
+import urllib.error
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from torchvision import datasets
 from torchvision.transforms import v2
 
+import uaplib.files
 from uaplib.data import pictures
 
 TENSOR = v2.Compose([v2.RGB(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
@@ -98,7 +101,19 @@ def test_missing_samples_get_the_command_that_fetches_them(data, files):
         write_samples(data, range(files))
     with pytest.raises(FileNotFoundError, match=f"{files or 0} files there") as caught:
         pictures.samples("crafting")
-    assert f"git clone --depth 1 {pictures.SAMPLES_URL} {data / 'imagenet-samples'}" in str(caught.value)
+    move = "" if files is None else "move that folder away, then: "
+    clone = f"git clone --depth 1 {pictures.SAMPLES_URL} {data / 'imagenet-samples'}"
+    assert str(caught.value).splitlines()[1:] == [f"Get them by: {move}{clone}"]
+
+
+def test_an_installed_library_names_the_address_of_the_samples(data, monkeypatch):
+    monkeypatch.setattr(uaplib.files, "__file__", str(data / "uaplib" / "files.py"))
+    with pytest.raises(FileNotFoundError) as caught:
+        pictures.samples("crafting")
+    assert str(caught.value) == (
+        f"the 1,000 ImageNet samples were not found in {data / 'imagenet-samples'} (0 files there).\n"
+        f"Get them from {pictures.SAMPLES_URL} and put its pictures (n*.JPEG) into that folder."
+    )
 
 
 def test_pictures_are_loaded_with_their_labels(samples):
@@ -172,6 +187,57 @@ def test_imagenettes_classes_are_imagenets(imagenette):
     images, labels = imagenette.load(TENSOR)
     assert images.shape == (15, 3, 8, 8)
     assert labels.unique().tolist() == sorted(expected.values())
+
+
+def play_imagenette(monkeypatch, play):
+    """In place of torchvision's download, `play` gets the folder to download into."""
+    monkeypatch.setattr(datasets.Imagenette, "_download", lambda self: play(Path(self.root)))
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (urllib.error.URLError(ConnectionRefusedError(111, "Connection refused")), "no network"),
+        (RuntimeError("File not found or corrupted."), "File not found or corrupted"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (KeyboardInterrupt(), None),
+    ],
+)
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_failed_download_of_imagenette_leaves_nothing(data, monkeypatch, error, why, is_there):
+    def half(root):
+        (root / "imagenette2-320" / "val").mkdir(parents=True)
+        (root / "imagenette2-320.tgz").write_bytes(b"half")
+        raise error
+
+    play_imagenette(monkeypatch, half)
+    folder = data / "mine"
+    monkeypatch.setenv("UAPLIB_DATA", str(folder))
+    if is_there:
+        folder.mkdir()
+    with pytest.raises(FileNotFoundError if why else KeyboardInterrupt) as caught:
+        pictures.imagenette(download=True)
+    assert list(data.rglob("*")) == [folder] * is_there
+    if why:
+        place = folder / "imagenette2-320"
+        assert str(caught.value) == (
+            f"Imagenette was not found in {place}, and could not be downloaded: {why}.\n"
+            f"Try again, or unpack imagenette2-320.tgz there, from {pictures.IMAGENETTE_URL}."
+        )
+
+
+def test_a_download_of_imagenette_is_kept_and_not_repeated(data, monkeypatch):
+    def whole(root):
+        for wnid in WNIDS:
+            (root / "imagenette2-320" / "val" / wnid).mkdir(parents=True)
+            (root / "imagenette2-320" / "val" / wnid / "a.JPEG").write_bytes(picture())
+        (root / "imagenette2-320.tgz").write_bytes(b"whole")
+
+    play_imagenette(monkeypatch, whole)
+    assert len(pictures.imagenette(download=True)) == 10
+    assert [f.name for f in data.iterdir()] == ["imagenette2-320"]
+    play_imagenette(monkeypatch, lambda root: pytest.fail("downloaded again"))
+    assert len(pictures.imagenette(download=True)) == 10
 
 
 def test_missing_imagenette_is_named(data):

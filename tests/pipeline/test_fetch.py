@@ -12,8 +12,11 @@ def test_without_apt_nothing_is_fetched(monkeypatch, tmp_path):
     assert not fetch.fetch_with_apt("package", Path("/usr/share/data"), tmp_path)
 
 
-def test_the_files_of_a_package_are_unpacked_without_root(monkeypatch, tmp_path):
+@pytest.fixture
+def package(monkeypatch, tmp_path):
     """apt-get is played by a function that makes a real package, which the real dpkg unpacks."""
+    if not fetch.shutil.which("dpkg-deb"):
+        pytest.skip("dpkg is not installed")
     tree = tmp_path / "tree"
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "DEBIAN" / "control").write_text(
@@ -31,12 +34,37 @@ def test_the_files_of_a_package_are_unpacked_without_root(monkeypatch, tmp_path)
             real(["dpkg-deb", "--build", "--root-owner-group", str(tree), str(package)], check=True)
         return subprocess.CompletedProcess(command, 0)
 
-    if not fetch.shutil.which("dpkg-deb"):
-        pytest.skip("dpkg is not installed")
     monkeypatch.setattr(fetch.subprocess, "run", run)
     monkeypatch.setattr(fetch.shutil, "which", lambda name: name)
+
+
+def test_the_files_of_a_package_are_unpacked_without_root(package, tmp_path):
     assert fetch.fetch_with_apt("pictures", Path("/usr/share/data"), tmp_path / "data")
     assert (tmp_path / "data" / "pictures.gz").read_bytes() == b"content"
+
+
+def half(source, target):
+    target.write_bytes(b"con")
+    raise OSError(28, "No space left on device")
+
+
+def killed(source, target):
+    target.write_bytes(b"con")
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("copy", "error"), [(half, OSError), (killed, KeyboardInterrupt)])
+def test_a_package_that_cannot_be_unpacked_leaves_nothing(package, monkeypatch, tmp_path, copy, error):
+    monkeypatch.setattr(fetch.shutil, "copyfile", copy)
+    with pytest.raises(error):
+        fetch.fetch_with_apt("pictures", Path("/usr/share/data"), tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_another_package_leaves_nothing(package, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        fetch.fetch_with_apt("pictures", Path("/usr/share/other"), tmp_path / "data")
+    assert not (tmp_path / "data").exists()
 
 
 def test_an_unknown_chapter_is_refused():

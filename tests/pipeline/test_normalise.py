@@ -70,6 +70,58 @@ def test_paths_and_addresses_go(before, after):
     assert second.outputs[0].data["text/plain"] == after
 
 
+def cleaned(monkeypatch, before, root="/x/book", home="/home/me"):
+    """What becomes of a text, which must be the same in a stream, a plain result and HTML."""
+    monkeypatch.setenv("HOME", home)
+    result = new_output("execute_result", {"text/plain": before, "text/html": before}, execution_count=1)
+    cells = normalise(new_notebook(cells=[code(outputs=[text(before)]), code(outputs=[result])]), Path(root)).cells
+    stream, data = cells[0].outputs[0].text, cells[1].outputs[0].data
+    assert stream == data["text/plain"] == data["text/html"]
+    return stream
+
+
+@pytest.mark.parametrize("root", ["/x/book", "/"])
+@pytest.mark.parametrize("home", ["/", "", "//"])
+@pytest.mark.parametrize("whole", ["24/255", "<td>1</td>", "/", "https://a.b/c", "wrote /data/v", "a / b"])
+def test_the_root_of_all_paths_is_nobodys_folder(monkeypatch, whole, home, root):
+    assert cleaned(monkeypatch, whole, root, home) == whole
+
+
+def test_a_machine_without_users_has_no_home_folder(monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert cleaned(monkeypatch, "24/255 in /x/book/a ~/b") == "24/255 in ./a ~/b"
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["/x/book-old/a", "/x/book2", "/x/book.bak", "/x/book_2/a", "/x/books", "/x/book~", "/x/book+1", "/x/book%20a",
+     "/x/book\\ 2", "/mnt/x/book/a", "../x/book/a", "~/x/book", "a/x/book", "https://a.b/x/book", "lib-/x/book",
+     "/usr/c++/x/book", "{folder}/x/book", "/home/me2", "/home/me-too/a", "/home/me.old", "/mnt/home/me/a"],
+)  # fmt: skip
+@pytest.mark.parametrize("around", ["{}", "in {} now", "'{}'", "<td>{}</td>"])
+def test_another_folder_with_a_like_name_stays(monkeypatch, around, other):
+    assert cleaned(monkeypatch, around.format(other)) == around.format(other)
+
+
+@pytest.mark.parametrize(
+    "around",
+    ["{}", "in {} now", "in {}.", "in {}, and", "({})", "[{}]", "'{}'", '"{}"', "`{}`", "out={}", "a\n{}\nb", "a:{}:3",
+     "file://{}", 'File "{}", line 3', "<td>{}</td>", "&quot;{}&quot;", "\x1b[34m{}\x1b[0m", "'a\\n{}\\nb'", "{0}:{0}",
+     "in {}...", "in {}!"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("/x/book", "."), ("/x/book/", "./"), ("/x/book/a.py", "./a.py"), ("/home/me", "~"), ("/home/me/v", "~/v")],
+)
+def test_whole_folders_are_shortened_wherever_a_path_may_stand(monkeypatch, around, before, after):
+    assert cleaned(monkeypatch, around.format(before)) == around.format(after)
+
+
+def test_a_checkout_inside_the_home_folder_comes_first(monkeypatch):
+    before = "/home/me/book/a /home/me/book-old/a /home/me/v"
+    assert cleaned(monkeypatch, before, root="/home/me/book") == "./a ~/book-old/a ~/v"
+
+
 def test_widgets_go():
     widget = new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "bar"})
     notebook = normalised(code(outputs=[widget]), widgets={"state": {}})

@@ -6,6 +6,7 @@ validation and 233 for testing, of 480 x 360 pixels.
 
 import hashlib
 import io
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from uaplib.checks import check_images
-from uaplib.files import data_folder
+from uaplib.files import checkout, data_folder
 from uaplib.names import check_name
 
 CLASSES = (
@@ -54,8 +55,8 @@ def folder() -> Path:
 
 
 def available() -> bool:
-    """Return whether the data set is there."""
-    return all((folder() / split).is_dir() and (folder() / f"{split}annot").is_dir() for split in SPLITS)
+    """Return whether the data set is there: every picture of every split, and its label map."""
+    return all(_is_whole(split, *_listed(split)) for split in SPLITS)
 
 
 def load(split: str, first: int | None = None, size: tuple[int, int] = SIZE) -> Scenes:
@@ -74,15 +75,30 @@ def load(split: str, first: int | None = None, size: tuple[int, int] = SIZE) -> 
 
 def _files(split: str) -> tuple[list[Path], list[Path]]:
     """The images and the label maps of a split, in the same order."""
-    images = sorted(f for f in (folder() / split).glob("*") if f.suffix in (".png", ".jpg"))
-    maps = sorted((folder() / f"{split}annot").glob("*.png"))
-    if len(images) != SPLITS[split] or [f.stem for f in images] != [f.stem for f in maps]:
+    images, maps = _listed(split)
+    if not _is_whole(split, images, maps):
         raise FileNotFoundError(
             f"CamVid's {SPLITS[split]} scenes for {split} were not found in {folder()} ({len(images)} images and "
-            f"{len(maps)} label maps there). Get them by: git clone --depth 1 {URL} segnet && "
-            f"cp -r segnet/CamVid {folder()}"
+            f"{len(maps)} label maps there).\n{_remedy()}"
         )
     return images, maps
+
+
+def _listed(split: str) -> tuple[list[Path], list[Path]]:
+    images = sorted(f for f in (folder() / split).glob("*") if f.suffix in (".png", ".jpg"))
+    return images, sorted((folder() / f"{split}annot").glob("*.png"))
+
+
+def _is_whole(split: str, images: Sequence[Path], maps: Sequence[Path]) -> bool:
+    return len(images) == SPLITS[split] and [f.stem for f in images] == [f.stem for f in maps]
+
+
+def _remedy() -> str:
+    if checkout():
+        place = shlex.quote(str(folder()))
+        clone = f"git clone --depth 1 {URL} segnet"
+        return f"Get them by: {clone} && mkdir -p {place} && cp -r segnet/CamVid/. {place}"
+    return f"Get them from {URL}: put what is in its folder CamVid into {folder()}."
 
 
 def _check_labels(split: str, maps: Sequence[Path]) -> None:

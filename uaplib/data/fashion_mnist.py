@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uaplib.files import data_folder, download
+from uaplib.files import checkout, data_folder, download
 
 CLASSES = (
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -70,14 +70,14 @@ def _find(file: _File) -> Path:
     for candidate in (cached, system):
         if candidate.exists():
             return candidate
-    try:
-        return download(URL + file.name, f"md5:{file.download_md5}", cached)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"Fashion-MNIST's {file.name} was not found. Tried {cached}, {system} and {URL + file.name} ({error}). "
-            "`make data` fetches it; or put the file into the first folder, or install Debian's package "
-            "dataset-fashion-mnist."
-        ) from error
+    return download(URL + file.name, f"md5:{file.download_md5}", cached, _remedy())
+
+
+def _remedy() -> str:
+    others = "install Debian's package dataset-fashion-mnist"
+    if checkout():
+        return f"Run `make data`, which asks Debian's archive too; or put the four files there, or {others}."
+    return f"Get the four files from {URL} and put them into {folder()}, or {others}."
 
 
 def _content(file: _File) -> bytes:

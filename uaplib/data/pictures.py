@@ -6,6 +6,8 @@ preprocessing of the model that is to see them (`uaplib.models.preprocessing`).
 
 import hashlib
 import importlib.util
+import shlex
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,11 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
-from uaplib.files import data_folder
+from uaplib.files import checkout, data_folder, new_folders, reason
 from uaplib.names import check_name
 
 SAMPLES_URL = "https://github.com/EliSchwartz/imagenet-sample-images"
+IMAGENETTE_URL = "https://github.com/fastai/imagenette"
 PARTS = {"crafting": slice(0, 300), "selection": slice(300, 400), "evaluation": slice(400, 1000)}
 IMAGENETTE_CLASSES = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # their indices among ImageNet's 1,000
 
@@ -66,12 +69,18 @@ def samples(part: str) -> Pictures:
     files = sorted(folder.glob("n*.JPEG"))
     if len(files) != 1000:
         raise FileNotFoundError(
-            f"the 1,000 ImageNet samples were not found in {folder} ({len(files)} files there). "
-            f"Get them by: git clone --depth 1 {SAMPLES_URL} {folder}"
+            f"the 1,000 ImageNet samples were not found in {folder} ({len(files)} files there).\n{_remedy(folder)}"
         )
     shuffled = sorted(range(1000), key=lambda index: hashlib.sha256(files[index].name.encode()).digest())
     chosen = shuffled[PARTS[part]]
     return Pictures([files[index] for index in chosen], chosen)
+
+
+def _remedy(folder: Path) -> str:
+    if not checkout():
+        return f"Get them from {SAMPLES_URL} and put its pictures (n*.JPEG) into that folder."
+    move = "move that folder away, then: " if folder.exists() else ""  # git clones into no folder that holds something
+    return f"Get them by: {move}git clone --depth 1 {SAMPLES_URL} {shlex.quote(str(folder))}"
 
 
 def samples_or_pictures(part: str) -> Pictures:
@@ -99,16 +108,30 @@ def imagenette(split: str = "val", download: bool = False) -> Pictures:
     """Return Imagenette (Howard, 2019), ten classes of ImageNet at 320 pixels: split "train" or "val".
 
     torchvision reads it, and fetches it (340 MB, checked) with `download`. Raises FileNotFoundError when it is not in
-    the data folder.
+    the data folder, and cannot be downloaded.
     """
     from torchvision import datasets  # slow to import
 
+    place = data_folder() / "imagenette2-320"
     try:
-        folder = datasets.Imagenette(data_folder(), split=split, size="320px", download=download)
-    except RuntimeError as error:
-        raise FileNotFoundError(f"{error} It is looked for in {data_folder()}; download=True fetches it.") from error
+        if download and not place.exists():
+            _fetch_imagenette(place)
+        folder = datasets.Imagenette(data_folder(), split=split, size="320px")
+    except (OSError, RuntimeError) as error:
+        why, remedy = "", "download=True fetches it (340 MB)"
+        if download:
+            why = f", and could not be downloaded: {reason(error)}"
+            remedy = f"Try again, or unpack imagenette2-320.tgz there, from {IMAGENETTE_URL}"
+        raise FileNotFoundError(f"Imagenette was not found in {place}{why}.\n{remedy}.") from error
     files, indices = zip(*folder._samples, strict=True)
     return Pictures([Path(file) for file in files], [IMAGENETTE_CLASSES[index] for index in indices])
+
+
+def _fetch_imagenette(place: Path) -> None:
+    """Download and unpack it elsewhere first: half of it in its place would pass for the whole."""
+    with new_folders(place.parent), tempfile.TemporaryDirectory(prefix=".imagenette-", dir=place.parent) as temporary:
+        datasets.Imagenette(temporary, split="val", size="320px", download=True)
+        (Path(temporary) / place.name).rename(place)
 
 
 def image_folder(folder: str | Path) -> Pictures:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from uaplib.catalogue import EFFICIENTNET_LITE, MIDAS, TIMM
+from uaplib.files import reason
 from uaplib.models.normalized import Normalized
 
 if TYPE_CHECKING:  # torchvision is slow to import: its users below do it themselves
@@ -136,7 +137,7 @@ def _torchvision(name: str) -> Pretrained:
             if file.exists():
                 raise ValueError(f"{file} does not hold the weights {weights} of {name}; delete it: {error}") from error
             raise FileNotFoundError(
-                f"the weights {weights} of {name} are not at {file} and could not be downloaded ({error}). "
+                f"the weights {weights} of {name} are not at {file} and could not be downloaded: {reason(error)}.\n"
                 f"Fetch {weights.url} where there is a network and put it there; TORCH_HOME moves the folder."
             ) from error
 
@@ -175,8 +176,9 @@ def _midas_small() -> Pretrained:
             return InverseDepth(torch.hub.load("isl-org/MiDaS:master", "MiDaS_small", trust_repo=True, verbose=False))
         except (OSError, RuntimeError) as error:  # a URLError is an OSError
             raise FileNotFoundError(
-                f"MiDaS small could not be loaded by torch.hub ({error}). It needs a network the first time, and the "
-                f"package timm; its code and weights are kept in {torch.hub.get_dir()}; TORCH_HOME moves the folder."
+                f"MiDaS small could not be loaded by torch.hub: {reason(error)}.\n"
+                "It needs a network the first time, and the package timm; its code and weights are kept in "
+                f"{torch.hub.get_dir()}; TORCH_HOME moves the folder."
             ) from error
 
     return Pretrained(build, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 256, 256)

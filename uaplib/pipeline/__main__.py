@@ -29,7 +29,8 @@ def data() -> None:
     except FileNotFoundError as error:
         if not fetch_with_apt("dataset-fashion-mnist", fashion_mnist.SYSTEM_FOLDER, fashion_mnist.folder()):
             raise
-        print(f"the download failed, so Debian's package was unpacked into {fashion_mnist.folder()} ({error})")
+        failure, *_ = str(error).splitlines()
+        print(f"{failure}\nDebian's package was unpacked into {fashion_mnist.folder()} instead.")
     for split in fashion_mnist.SPLITS:
         print(f"fashion-mnist, {split}: {len(fashion_mnist.load(split).labels)} images")
 

@@ -3,7 +3,10 @@
 import shutil
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
+
+from uaplib.files import write_atomically
 
 
 def fetch_with_apt(package: str, inside: Path, folder: Path) -> bool:
@@ -19,7 +22,6 @@ def fetch_with_apt(package: str, inside: Path, folder: Path) -> bool:
             return False
         (archive,) = Path(temporary).glob("*.deb")
         subprocess.run(["dpkg", "-x", str(archive), temporary], check=True)
-        folder.mkdir(parents=True, exist_ok=True)
         for file in (Path(temporary) / inside.relative_to("/")).iterdir():
-            shutil.move(file, folder / file.name)
+            write_atomically(folder / file.name, partial(shutil.copyfile, file))
     return True

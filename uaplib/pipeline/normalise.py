@@ -1,5 +1,6 @@
 """Making an executed notebook the same file every time the same run is repeated."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,6 +8,11 @@ from nbformat import NotebookNode
 
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 _KEPT_CELL_METADATA = ("tags", "mystnb", "jupyter")
+
+# Where a path may begin: after file://, a terminal's colour code or an escaped line break, else not inside a word or a
+# longer path. Where a whole folder's name may end: not before what continues the name, as in book-old, book2, book.bak.
+_PATH_BEGINS = r"(file://|\x1b\[[\d;]*m|\\[nrt]|(?<![\w./~+%@)\]}\\-]))"
+_NAME_ENDS = r"(?![\w~+%@#$-]|\.+[\w~+-]|\\ )"
 
 
 def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
@@ -57,8 +63,16 @@ def _clean_output(output: NotebookNode, count: int, root: Path) -> None:
 
 
 def _clean_text(text: str, root: Path) -> str:
-    text = text.replace(str(root), ".").replace(str(Path.home()), "~")
+    text = _replace_folder(text, root, ".")
+    text = _replace_folder(text, Path(os.path.expanduser("~")), "~")  # Path.home() fails where there is no user
     return _ADDRESS.sub("0x...", text)
+
+
+def _replace_folder(text: str, folder: Path, short: str) -> str:
+    """Write `short` for a folder wherever its path stands alone or begins a longer one."""
+    if not folder.is_absolute() or folder == folder.parent:  # the root of all paths is no folder of somebody's
+        return text
+    return re.sub(_PATH_BEGINS + re.escape(str(folder)) + _NAME_ENDS, rf"\g<1>{short}", text)
 
 
 def problems(notebook: NotebookNode) -> list[str]:
