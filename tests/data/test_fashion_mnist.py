@@ -7,6 +7,7 @@ import pooch
 import pytest
 import torch
 
+from uaplib import files
 from uaplib.data import DATASETS, fashion_mnist
 
 

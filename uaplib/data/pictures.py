@@ -129,6 +129,8 @@ def imagenette(split: str = "val", download: bool = False) -> Pictures:
 
 def _fetch_imagenette(place: Path) -> None:
     """Download and unpack it elsewhere first: half of it in its place would pass for the whole."""
+    from torchvision import datasets
+
     with new_folders(place.parent), tempfile.TemporaryDirectory(prefix=".imagenette-", dir=place.parent) as temporary:
         datasets.Imagenette(temporary, split="val", size="320px", download=True)
         (Path(temporary) / place.name).rename(place)
