@@ -142,10 +142,52 @@ def test_damaged_files(name, content, tmp_path):
         published.read(path, "WHC-RGB-255")
 
 
-def test_a_matlab_file_without_the_variable(tmp_path):
-    savemat(tmp_path / "v.mat", {"v": np.zeros((4, 4, 3))})
-    with pytest.raises(ValueError, match="cannot be read"):
+def test_a_matlab_file_with_several_variables_needs_the_authors_name(tmp_path):
+    values = np.full((4, 4, 3), 10.0)
+    savemat(tmp_path / "v.mat", {"v": values, "w": values})
+    with pytest.raises(ValueError, match="cannot be read as a perturbation in a file of MATLAB"):
         published.read(tmp_path / "v.mat", "WHC-RGB-255")
+    savemat(tmp_path / "r.mat", {"r": values, "w": values})
+    savemat(tmp_path / "one.mat", {"w": values})
+    assert all(
+        published.read(tmp_path / name, "WHC-RGB-255").delta.shape == (1, 3, 4, 4) for name in ("r.mat", "one.mat")
+    )
+
+
+@pytest.mark.parametrize("ending", [".pt", ".pth"])
+@pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"delta": t}], ids=["tensor", "dictionary"])
+def test_a_file_of_pytorch_is_read_without_unpickling(tmp_path, ending, wrap):
+    values = torch.full((1, 3, 4, 5), 10 / 255)
+    values[0, 0, 1, 2] *= -1
+    torch.save(wrap(values), tmp_path / f"v{ending}")
+    assert torch.equal(published.read(tmp_path / f"v{ending}", "CHW-RGB-1").delta, values)
+    torch.save({"delta": values, "model": torch.nn.ReLU()}, tmp_path / f"model{ending}")
+    with pytest.raises(ValueError, match="cannot be read as a perturbation in a file of PyTorch"):
+        published.read(tmp_path / f"model{ending}", "CHW-RGB-1")
+
+
+@pytest.mark.parametrize("ending", [".npy", ".mat", ".pt", ".pth", ".h5", ".hdf5"])
+def test_a_damaged_file_is_named_without_the_librarys_words(tmp_path, ending):
+    if ending in (".h5", ".hdf5"):
+        pytest.importorskip("h5py")
+    (tmp_path / f"v{ending}").write_bytes(b"garbage")
+    with pytest.raises(ValueError, match="cannot be read as a perturbation") as caught:
+        published.read(tmp_path / f"v{ending}", "CHW-RGB-1")
+    assert "pickle" not in str(caught.value)
+
+
+def test_hdf5_says_what_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    (tmp_path / "v.h5").write_bytes(b"")
+    with pytest.raises(ImportError, match="h5py is not installed: pip install h5py"):
+        published.read(tmp_path / "v.h5", "CHW-RGB-1")
+
+
+@pytest.mark.parametrize("name", ["v.jpg", "v", "v.safetensors"])
+def test_another_kind_of_file_is_refused_with_the_kinds_there_are(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match="ending=.* is unknown.*Known: .npy, .mat, .pt, .pth, .h5, .hdf5"):
+        published.read(tmp_path / name, "CHW-RGB-1")
 
 
 def test_names_layouts_and_missing_files(tmp_path):

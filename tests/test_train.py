@@ -22,7 +22,7 @@ def few_images(monkeypatch, tmp_path, clothes):
 
 
 def run(name="vgg-f-mini", **arguments):
-    card = train(name, epochs=1, progress=False, **arguments)
+    card = train(name, registry.WEIGHTS, epochs=1, progress=False, **arguments)
     return card, models.weights_file(name).read_bytes()
 
 
@@ -75,7 +75,7 @@ def test_the_weights_load_and_are_as_accurate_as_the_card_says(few_images):
 
 
 def test_a_run_learns(few_images):
-    assert train("resnet-mini", epochs=12, progress=False)["test_accuracy"] > 0.5
+    assert train("resnet-mini", few_images, epochs=12, progress=False)["test_accuracy"] > 0.5
 
 
 def test_the_weights_are_contiguous_and_of_one_network(few_images):
@@ -84,16 +84,15 @@ def test_the_weights_are_contiguous_and_of_one_network(few_images):
     assert {k: v.shape for k, v in models.load("vgg-f-mini").network.state_dict().items()} == shapes
 
 
-def test_an_unknown_name_is_refused_before_anything_is_loaded(monkeypatch):
+def test_an_unknown_name_is_refused_before_anything_is_loaded(monkeypatch, tmp_path):
     monkeypatch.setattr(fashion_mnist, "load", lambda split: pytest.fail("data was loaded"))
     with pytest.raises(ValueError, match="name='resnet' is unknown. Did you mean 'resnet-mini'"):
-        train("resnet")
+        train("resnet", tmp_path)
 
 
-def test_without_data_the_error_is_clear_and_nothing_is_written(no_data, monkeypatch, tmp_path):
-    monkeypatch.setattr(registry, "WEIGHTS", tmp_path / "weights")
+def test_without_data_the_error_is_clear_and_nothing_is_written(no_data, tmp_path):
     with pytest.raises(FileNotFoundError, match="`make data`"):
-        train("resnet-mini")
+        train("resnet-mini", tmp_path / "weights")
     assert not (tmp_path / "weights").exists()
 
 
@@ -172,7 +171,7 @@ def test_a_dense_run_learns(few_scenes, monkeypatch):
         return losses[-1]
 
     monkeypatch.setattr("uaplib.train._lesson", lambda name: lesson._replace(loss=noted))
-    train("unet-depth", epochs=6, progress=False)
+    train("unet-depth", few_scenes, epochs=6, progress=False)
     assert len(losses) == 12
     assert losses[-1] < 0.6 * losses[0]
 
@@ -266,9 +265,8 @@ def test_every_network_of_the_project_has_a_schedule():
 
 def test_without_camvid_the_error_is_clear_and_nothing_is_written(monkeypatch, tmp_path):
     monkeypatch.setenv("UAPLIB_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(registry, "WEIGHTS", tmp_path / "weights")
     with pytest.raises(FileNotFoundError, match="git clone"):
-        train("unet-camvid")
+        train("unet-camvid", tmp_path / "weights")
     assert not (tmp_path / "weights").exists()
 
 
@@ -288,3 +286,38 @@ def test_an_image_is_mirrored_exactly_when_its_map_is():
     same, mirrored = ((found == other).flatten(1).all(1) for other in (maps, maps.flip(-1)))
     assert (same | mirrored).all()
     assert 8 < mirrored.sum() < 32
+
+
+@pytest.fixture
+def the_packages_weights():
+    before = {path: path.stat().st_mtime_ns for path in registry.WEIGHTS.iterdir()}
+    yield
+    assert before == {path: path.stat().st_mtime_ns for path in registry.WEIGHTS.iterdir()}
+
+
+def test_training_leaves_the_packages_weights_and_writes_into_a_folder_of_the_users(
+    clothes, monkeypatch, tmp_path, the_packages_weights
+):
+    few = fashion_mnist.Images(clothes.images[:256], clothes.labels[:256])
+    monkeypatch.setattr(fashion_mnist, "load", lambda split: few)
+    train("vgg-f-mini", tmp_path / "new", epochs=1, progress=False)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["vgg-f-mini.json", "vgg-f-mini.safetensors"]
+    mine = models.load("vgg-f-mini", weights=tmp_path / "new" / "vgg-f-mini.safetensors")
+    assert not torch.equal(mine(few.images[:1]), models.load("vgg-f-mini")(few.images[:1]))
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "a folder of the name"])
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(fashion_mnist, "load", lambda split: pytest.fail("data was loaded"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "here" / "vgg-f-mini.safetensors").mkdir(parents=True)
+    folder = {"a file": "file", "below a file": "file/new", "a folder of the name": "here"}[place]
+    with pytest.raises(OSError, match="vgg-f-mini.safetensors cannot be written"):
+        train("vgg-f-mini", tmp_path / folder)
+
+
+def test_weights_of_a_file_are_for_the_projects_networks(tmp_path):
+    with pytest.raises(ValueError, match="resnet18 brings its own"):
+        models.load("resnet18", weights=tmp_path / "w.safetensors")
+    with pytest.raises(FileNotFoundError, match="w.safetensors is missing"):
+        models.load("vgg-f-mini", weights=tmp_path / "w.safetensors")

@@ -1,24 +1,28 @@
-"""The command `uaplib`: train, craft, evaluate, transfer, list.
+"""The command `uaplib`: train, craft, import, evaluate, transfer, list.
 
 Help, lists and refusals are to come at once, so each command imports what it computes with, after its checks.
 """
 
 import json
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from uaplib import __version__, data, models
 from uaplib.catalogue import CHAPTER_MODEL, EFFICIENTNET_LITE, METHODS, MIDAS
+from uaplib.files import check_writable, checkout
 from uaplib.names import check_name
-from uaplib.releases import RELEASES
+from uaplib.releases import LAYOUTS, RELEASES
 
 if TYPE_CHECKING:
     from uaplib.perturbation import UniversalPerturbation
     from uaplib.recipes import Recipe
+
+_LINE = 400  # characters of an error that are shown
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
@@ -40,33 +44,46 @@ def _options(
     pass
 
 
-@app.command(epilog="Example: `uaplib train resnet-mini --seed 0`, or `uaplib train --all`.")
+@app.command(epilog="Example: `uaplib train resnet-mini --seed 0 --out weights`.")
 def train(
     name: Annotated[str, typer.Argument(help="A network of the project; `uaplib list models` shows them.")] = "",
     every: Annotated[bool, typer.Option("--all", help="Train all of them.")] = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's own number.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Part of the recipe: it changes the last bits.")] = 1,
+    out: Annotated[Path, typer.Option(help="The folder for weights and model card.")] = Path("weights"),
+    package: Annotated[
+        bool, typer.Option("--package", help="Instead, replace the weights of the book, in a checkout of it.")
+    ] = False,
 ) -> None:
-    """Train a network (classifier, segmenter or depth) and write its weights and model card into the package."""
+    """Train a network (classifier, segmenter or depth) and write its weights and model card into a folder."""
     if every == bool(name):
         raise ValueError("name one network, or say --all")
+    if package and not checkout():
+        raise ValueError("--package replaces the weights of the book, and this is no checkout of it; use --out FOLDER")
+    known = [*models.MINIS, *models.DENSE]
+    chosen = known if every else [check_name("name", name, known)]
     from uaplib.train import train as run
 
-    for each in [*models.MINIS, *models.DENSE] if every else [name]:
-        _print_json(run(each, seed=seed, epochs=epochs, threads=threads))
+    for each in chosen:
+        folder = models.weights_file(each).parent if package else out
+        _print_json(run(each, folder, seed=seed, epochs=epochs, threads=threads))
+        print(folder / f"{each}.safetensors", file=sys.stderr)
 
 
 @app.command(epilog="Example: `uaplib craft uap --model resnet-mini --eps-255 24 --images 100 --out uap.safetensors`.")
 def craft(
+    context: typer.Context,
     method: Annotated[str, typer.Argument(help=f"One of: {', '.join(METHODS)}.")] = "",
     every: Annotated[bool, typer.Option("--all", help="Craft what the book's chapters load and is not there.")] = False,
     model: Annotated[str, typer.Option(help="The network to craft on.")] = CHAPTER_MODEL,
-    eps_255: Annotated[float | None, typer.Option(min=0, help="An l-infinity budget, in 255ths.")] = None,
-    eps_l2: Annotated[float | None, typer.Option(min=0, help="An l2 budget, in units of [0, 1].")] = None,
-    images: Annotated[int, typer.Option(min=1, max=60000, help="Number of crafting images.")] = 100,
-    passes: Annotated[int, typer.Option(min=1, help="At most this many passes.")] = 5,
-    target_rate: Annotated[float, typer.Option(min=0, max=1, help="Stop at this rate on the crafting images.")] = 1.0,
+    eps_255: Annotated[float | None, typer.Option(max=255, help="An l-infinity budget, in 255ths.")] = None,
+    eps_l2: Annotated[float | None, typer.Option(help="An l2 budget, in units of [0, 1].")] = None,
+    images: Annotated[int, typer.Option(min=1, max=60000, help="Number of crafting images, of uap.")] = 100,
+    passes: Annotated[int, typer.Option(min=1, help="At most this many passes, of uap.")] = 5,
+    target_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="Stop at this rate on the crafting images, of uap.")
+    ] = 1.0,
     variant: Annotated[str, typer.Option(help="An ablation of the book; see uaplib.recipes.VARIANTS.")] = "",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     out: Annotated[Path | None, typer.Option(help="Default: artifacts/ and a name made of the parameters.")] = None,
@@ -74,10 +91,16 @@ def craft(
     """Craft a universal perturbation. Ctrl-C keeps the work done; the same command goes on from there."""
     if every == bool(method):
         raise ValueError("name one method, or say --all")
-    if not every and (eps_255 is None) == (eps_l2 is None):
-        raise ValueError("give one budget: --eps-255 or --eps-l2")
-    if not every:
+    if every:
+        _refuse_options(context, set(context.params) - {"every"}, "--all takes no other option")
+    else:
         check_name("method", method, METHODS)
+        if (eps_255 is None) == (eps_l2 is None):
+            raise ValueError("give one budget: --eps-255 or --eps-l2")
+        if not (eps_255 if eps_l2 is None else eps_l2) > 0:
+            raise ValueError("the budget must be more than 0: --eps-255 10 is the papers'")
+    if method and method != "uap":
+        _refuse_options(context, {"images", "passes", "target_rate"}, f"{method} has no such option, it is of uap")
     from uaplib import recipes
     from uaplib.balls import NormBall
 
@@ -90,14 +113,22 @@ def craft(
     _craft(recipe, out or Path("artifacts") / f"{recipe.name}.safetensors")
 
 
+def _refuse_options(context: typer.Context, names: set[str], why: str) -> None:
+    """Raise for options that were given on the command line and would be ignored."""
+    given = [name for name in names if context.get_parameter_source(name).name == "COMMANDLINE"]
+    if given:
+        raise ValueError(f"{', '.join(sorted('--' + name.replace('_', '-') for name in given))}: {why}")
+
+
 def _craft_for_the_book(recipe: "Recipe") -> None:
     """Craft and measure what is not there. Of an ablation, only the measurement is kept."""
     from uaplib import recipes
 
-    folder = recipes.ARTIFACTS
+    folder = recipes.kept_folder()
     path = folder / f"{recipe.name}.safetensors"
     kept = recipe.find(folder)
     if kept is None and not (recipe.variant and recipe.find_measured(folder)):
+        path.unlink(missing_ok=True)  # it is out of date
         kept = _craft(recipe, path)
         path.with_suffix(".json").unlink(missing_ok=True)
     if recipe.method != "uap" and recipe.find_measured(folder) is None:  # a UAP carries its rates in its history
@@ -107,22 +138,59 @@ def _craft_for_the_book(recipe: "Recipe") -> None:
 
 
 def _craft(recipe: "Recipe", path: Path) -> "UniversalPerturbation":
-    checkpoint = path.with_name(path.name + ".part")
+    """Craft into a file that is not there yet, or was crafted by the same command."""
+    from uaplib import recipes
+    from uaplib.perturbation import UniversalPerturbation
+
+    if path.is_file():
+        try:
+            kept = UniversalPerturbation.load(path)
+        except ValueError as error:
+            raise ValueError(f"{path} is there already, and is no perturbation of uaplib; name another file") from error
+        if not recipe.matches(kept):
+            raise ValueError(f"{path} is another perturbation: crafted otherwise or on other images. Name another file")
+        print(path)
+        return kept
+    if recipe.method in ("uap", "gd-uap-data"):
+        _say(f"crafting {recipe.name} on images from: {recipes.images_from(recipe.model, 'crafting')}")
     try:
-        crafted = recipe.craft(progress=True, checkpoint=checkpoint)
-        crafted.save(path)
+        crafted = recipe.craft_into(path, progress=True)
     except KeyboardInterrupt:
         _interrupted()
-    checkpoint.unlink(missing_ok=True)
     print(path)
     return crafted
 
 
+@app.command("import", epilog="Example: `uaplib import perturbation.npy --layout HWC-RGB-255 --out mine.safetensors`.")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A perturbation of someone else's: .npy, .mat, .pt, .pth or .h5.")],
+    layout: Annotated[
+        str,
+        typer.Option(help=f"Order of the axes, order of the colours, and the unit of a pixel: {', '.join(LAYOUTS)}."),
+    ],
+    eps_255: Annotated[float, typer.Option(min=0, max=255, help="The budget that it was made for, in 255ths.")] = 10,
+    method: Annotated[str, typer.Option(help="For the record.")] = "imported",
+    source: Annotated[str, typer.Option(help="The network that it was crafted on, for the record.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Default: the file's name with the ending .safetensors.")] = None,
+) -> None:
+    """Bring in a perturbation of someone else's, so that evaluate and transfer take it."""
+    check_name("layout", layout, LAYOUTS)
+    target = out or file.with_suffix(".safetensors")
+    if target.exists():
+        raise ValueError(f"{target} is there already; name another file with --out")
+    from uaplib import published
+
+    found = published.read(file, layout, eps_255=eps_255, method=method, source=source)
+    found.save(target)
+    _say(f"{tuple(found.delta.shape[1:])}, {found.ball}, {found.saturation:.0%} of the values saturated")
+    print(target)
+
+
 @app.command(epilog="Example: `uaplib evaluate uap.safetensors --model vgg16-mini --images 10000`.")
 def evaluate(
-    file: Annotated[Path, typer.Argument(help="A perturbation written by `uaplib craft`.")],
+    file: Annotated[Path, typer.Argument(help="A perturbation written by `uaplib craft` or `uaplib import`.")],
     model: Annotated[str, typer.Option(help="The network to fool; default: the one it was crafted on.")] = "",
-    images: Annotated[int, typer.Option(min=1, max=10000, help="Number of test images.")] = 10000,
+    images: Annotated[int | None, typer.Option(min=1, help="At most so many test images; default: all.")] = None,
     clip: Annotated[bool, typer.Option(help="Clip image plus perturbation to [0, 1].")] = True,
 ) -> None:
     """Measure a perturbation on the network's evaluation images, and print the result as JSON."""
@@ -133,10 +201,13 @@ def evaluate(
     name = model or perturbation.source
     if not name:
         raise ValueError(f"{file} was not crafted on a network; name one with --model")
+    models.check_model_name(name)
     test = recipes.evaluation_set(name, images)
-    evaluate = recipes.EVALUATE[models.says(name)]
-    result = evaluate(models.load(name), *test, perturbation.delta, clip=clip, progress=True)
-    _print_json({"perturbation": str(file), "model": name, **result.as_dict()})
+    fitted = perturbation.fitted(test[0])
+    _say(f"measuring on {len(test[0])} images from: {recipes.images_from(name, 'evaluation')}")
+    result = recipes.EVALUATE[models.says(name)](models.load(name), *test, fitted.delta, clip=clip, progress=True)
+    about = {"perturbation": str(file), "model": name, "images_from": recipes.images_from(name, "evaluation")}
+    _print_json(about | {"resized": fitted.run.get("resized")} | result.as_dict())
 
 
 @app.command(
@@ -144,6 +215,7 @@ def evaluate(
     "--victims efficientnet-lite0 --victims efficientnet-lite1 --images 600 --out matrix.csv`."
 )
 def transfer(
+    context: typer.Context,
     study: Annotated[
         str, typer.Option(help="A whole matrix: fashion-mnist or imagenet, kept in artifacts/, or paper.")
     ] = "",
@@ -155,33 +227,51 @@ def transfer(
         ),
     ] = None,
     victims: Annotated[list[str] | None, typer.Option(help="A network to fool. Repeat it for more.")] = None,
-    images: Annotated[int, typer.Option(min=1, max=10000, help="Number of test images.")] = 10000,
+    images: Annotated[int | None, typer.Option(min=1, help="At most so many test images; default: all.")] = None,
     clip: Annotated[bool, typer.Option(help="Clip image plus perturbation to [0, 1].")] = True,
     out: Annotated[Path, typer.Option(help="The table; finished cells go beside it, .jsonl.")] = Path("transfer.csv"),
 ) -> None:
     """Measure perturbations on networks, each on each. Finished cells are kept: the same command goes on from there."""
     if bool(study) == bool(sources):
         raise ValueError("name sources and victims, or a study")
+    if study:
+        _refuse_options(context, {"victims"}, "a study has victims of its own")
+    _check_table(out, sources or [])
     from uaplib import recipes
     from uaplib.devices import best_device
     from uaplib.transfer import transfer_matrix
 
     cells, test = out.with_suffix(".jsonl"), partial(recipes.evaluation_set, count=images)
-    if study:
-        chosen = recipes.transfer_studies()[check_name("study", study, recipes.transfer_studies())]
-        rows, victims = chosen.sources(), chosen.victims
-        cells = recipes.ARTIFACTS / f"transfer-{study}.jsonl"
-    else:
-        victims = [models.check_model_name(name, "victims") for name in victims or []]
-        rows = _sources(sources)
-    out.parent.mkdir(parents=True, exist_ok=True)  # now, not after hours
     try:
+        if study:
+            chosen = recipes.transfer_studies()[check_name("study", study, recipes.transfer_studies())]
+            rows, victims = chosen.sources(), chosen.victims
+            cells = recipes.kept_folder() / f"transfer-{study}.jsonl"
+        else:
+            victims = [models.check_model_name(name, "victims") for name in victims or []]
+            rows = _sources(sources)
+        for origin in dict.fromkeys(recipes.images_from(victim, "evaluation") for victim in victims):
+            _say(f"measuring on images from: {origin}")
         matrix = transfer_matrix(rows, victims, test, clip=clip, device=best_device(), cells=cells, progress=True)
     except KeyboardInterrupt:
         _interrupted()
     matrix.to_csv(out)
     print(matrix.pivot().round(1).to_string())
+    print(f"n: {', '.join(f'{v} {n}' for v, n in matrix.table.groupby('victim', sort=False).n.first().items())}")
     print(out)
+    if matrix.left_out:
+        raise typer.Exit(2)
+
+
+def _check_table(out: Path, sources: list[str]) -> None:
+    """Raise when the table cannot be written, or would replace something else than a table of before."""
+    if out.suffix == ".jsonl":
+        raise ValueError(f"--out {out}: finished cells go into the file of this name; let the table end in .csv")
+    if any(Path(source).exists() and out.exists() and out.samefile(source) for source in sources):
+        raise ValueError(f"--out {out} is one of the sources; name another file")
+    if out.is_file() and not out.read_bytes().startswith(b"source,crafted_on,method,"):
+        raise ValueError(f"{out} is there already, and is no table of `uaplib transfer`; name another file")
+    check_writable(out)
 
 
 def _sources(names: list[str]) -> dict[str, "UniversalPerturbation"]:
@@ -233,18 +323,47 @@ def list_(
 
 
 def _interrupted() -> NoReturn:
-    print("uaplib: interrupted; the same command goes on from here", file=sys.stderr)
+    _say("interrupted; the same command goes on from here")
     sys.exit(130)
+
+
+def _say(text: object) -> None:
+    print(f"uaplib: {text}", file=sys.stderr)
 
 
 def _print_json(value: dict) -> None:
     print(json.dumps(value, indent=2))
 
 
+def _words(error: BaseException) -> str:
+    """What an error says, in at most two short lines."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    return "\n".join(line if len(line) <= _LINE else f"{line[:_LINE]} ..." for line in lines[:2])
+
+
 def main() -> None:
-    """Run the command; bad input ends with exit code 2 and one line instead of a traceback."""
+    """Run the command; bad input ends with exit code 2 and one or two lines instead of a traceback."""
+    warnings.showwarning = lambda message, *_: _say(message)
     try:
-        app()
-    except (ValueError, TypeError, OSError) as error:
-        print(f"uaplib: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(app(standalone_mode=False))
+    except (typer.Abort, KeyboardInterrupt):
+        _interrupted()
+    except (ArithmeticError, ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+        _say(_words(error))
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        _refused(error)  # by typer, before any command began
+    sys.exit(2)
+
+
+def _refused(error: Any) -> None:
+    """Say what is wrong with the command line, and where to look; without any command, show the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    _say(error.format_message())
+    print(f"Try: {error.ctx.command_path} --help" if error.ctx else "Try: uaplib --help", file=sys.stderr)

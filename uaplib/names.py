@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_LISTED = 12  # names that an error shows
+
 
 def check_name(argument: str, name: str, known: Iterable[str]) -> str:
     """Return `name` if it is one of `known`; else raise ValueError that names the argument and the nearest matches."""
@@ -11,4 +13,5 @@ def check_name(argument: str, name: str, known: Iterable[str]) -> str:
         return name
     near = difflib.get_close_matches(str(name), known, n=3)
     hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise ValueError(f"{argument}={name!r} is unknown. {hint}Known: {', '.join(known)}")
+    listed = ", ".join(known[:_LISTED]) + (f", and {len(known) - _LISTED} more" if len(known) > _LISTED else "")
+    raise ValueError(f"{argument}={name!r} is unknown. {hint}Known: {listed}")

@@ -80,6 +80,19 @@ class UniversalPerturbation:
         change = {"from": list(self.delta.shape[-2:]), "to": [height, width], "mode": mode}
         return UniversalPerturbation(**{**vars(self), "delta": delta, "run": {**self.run, "resized": change}})
 
+    def fitted(self, images: Tensor) -> "UniversalPerturbation":
+        """Return the perturbation in the size of the images (N, C, H, W): itself, or `resized`.
+
+        Raises ValueError for another number of channels.
+        """
+        channels, *size = images.shape[1:]
+        if self.delta.shape[1] != channels:
+            raise ValueError(
+                f"a perturbation of {self.delta.shape[1]} channels (crafted on {self.source or 'nothing'}) does not "
+                f"fit images of {channels}"
+            )
+        return self if list(self.delta.shape[2:]) == size else self.resized(*size)
+
     def save(self, path: str | Path) -> None:
         """Write the perturbation as safetensors, atomically; the provenance is its one metadata entry, in JSON.
 
@@ -110,13 +123,25 @@ class UniversalPerturbation:
             known = {field.name for field in fields(cls)}
             found = cls(delta=delta, **{name: value for name, value in record.items() if name in known})
         except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path} is not a perturbation written by uaplib, or it is damaged: {error}") from error
+            why = f": {error}" if type(error) is ValueError else ""  # the others speak of what is inside
+            raise ValueError(
+                f"{path} is not a perturbation written by uaplib, or it is damaged{why}{_hint(path)}"
+            ) from error
         if unknown := record.keys() - known:
             raise ValueError(
                 f"{path} was written by a later version of uaplib ({found.versions.get('uaplib')}), which also keeps "
                 f"{', '.join(sorted(unknown))}; update uaplib to read it"
             )
         return found
+
+
+FOREIGN = {".npy": "NumPy", ".mat": "MATLAB", ".pt": "PyTorch", ".pth": "PyTorch", ".h5": "HDF5", ".hdf5": "HDF5"}
+
+
+def _hint(path: Path) -> str:
+    """What to do about a perturbation of someone else's."""
+    program = FOREIGN.get(path.suffix.lower())
+    return f".\nIt seems to be a file of {program}: bring it in by `uaplib import {path}`" if program else ""
 
 
 def identity(method: str, ball: NormBall, source_sha256: str, seed: int | None, parameters: dict) -> dict:

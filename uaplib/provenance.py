@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import json
 import platform
 import subprocess
 from pathlib import Path
@@ -20,24 +21,24 @@ def versions() -> dict[str, str]:
 
 def weights_sha256(model: nn.Module) -> str:
     """Return a digest of a model's parameters and buffers: their names, types, shapes and values."""
-    digest = hashlib.sha256()
+    total = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        _add(digest, name, tensor)
-    return digest.hexdigest()
+        _add(total, name, tensor)
+    return total.hexdigest()
 
 
-def _add(digest, name: str, value: object) -> None:
+def _add(total, name: str, value: object) -> None:
     """Add an entry of a state dictionary; networks of integers keep tuples, types and scales there, too."""
     if isinstance(value, tuple | list):
         for number, part in enumerate(value):
-            _add(digest, f"{name}.{number}", part)
+            _add(total, f"{name}.{number}", part)
     elif not isinstance(value, Tensor):
-        digest.update(f"{name} {value!r}".encode())
+        total.update(f"{name} {value!r}".encode())
     elif value.is_quantized:
-        _add(digest, f"{name} {_scale(value)}", value.int_repr())
+        _add(total, f"{name} {_scale(value)}", value.int_repr())
     else:
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(_bytes(value))
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        total.update(_bytes(value))
 
 
 def _scale(value: Tensor) -> str:
@@ -56,6 +57,11 @@ def _bytes(tensor: Tensor) -> bytes:
 def sha256_of(images: Tensor) -> str:
     """Return a digest of the values of a tensor."""
     return hashlib.sha256(_bytes(images)).hexdigest()
+
+
+def digest(value: object) -> str:
+    """Return a digest of a JSON-safe value; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def images_record(images: Tensor) -> dict:

@@ -4,10 +4,10 @@ Every release has its own layout: the order of the axes, the order of the colour
 here as for instance "WHC-BGR-255": columns, rows, channels; blue first; the budget 10 is 10/255 of the book's unit.
 """
 
-import pickle
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,13 +15,12 @@ import torch
 from uaplib.balls import NormBall
 from uaplib.files import data_folder, download, sha256
 from uaplib.names import check_name
-from uaplib.perturbation import UniversalPerturbation
-from uaplib.releases import RELEASES, Release
+from uaplib.perturbation import FOREIGN, UniversalPerturbation
+from uaplib.releases import LAYOUTS, RELEASES, Release
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LAYOUTS = ("WHC-RGB-255", "HWC-RGB-255", "HWC-BGR-255", "CHW-RGB-1")
 EPS_255 = 10  # the budget of all of them
 TABLES = ("uap-transfer", "gd-uap-range-prior-transfer", "gd-uap-priors", "later-methods")
 
@@ -55,7 +54,10 @@ def _find(name: str) -> Path:
 def read(
     path: str | Path, layout: str, *, eps_255: float = EPS_255, method: str = "published", source: str = ""
 ) -> UniversalPerturbation:
-    """Return the perturbation in a .npy file, or in the variable `r` of a .mat file, as the book's own are.
+    """Return the perturbation in a file of someone else's, as the book's own are.
+
+    .npy; .mat, the variable `r` or the only one; .pt and .pth, one tensor, alone or in a dictionary; .h5, one data
+    set, where h5py is installed. Nothing is unpickled but tensors.
 
     layout: one of `LAYOUTS`; a first axis of length one is dropped. Raises FileNotFoundError when there is no such
     file, ValueError when it cannot be read, has another shape than the layout says, is not finite, exceeds the budget
@@ -80,18 +82,51 @@ def read(
 
 
 def _array(path: Path) -> np.ndarray:
-    from scipy.io import loadmat  # slow to import, as pandas below
-    from scipy.io.matlab import MatReadError
-
     if not path.is_file():
         raise FileNotFoundError(f"there is no perturbation at {path}")
+    kind = check_name("ending", path.suffix.lower(), _READERS)
     try:
-        values = loadmat(path)["r"] if path.suffix == ".mat" else np.load(path, allow_pickle=False)
-    except (ValueError, OSError, KeyError, EOFError, TypeError, MatReadError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} cannot be read as a perturbation: {error}") from error
+        values = _READERS[kind](path)
+    except (ImportError, FileNotFoundError):
+        raise
+    except Exception as error:  # each library has errors of its own
+        raise ValueError(f"{path} cannot be read as a perturbation in a file of {FOREIGN[kind]}") from error
     if not (isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating)):
         raise ValueError(f"{path} does not hold one array of floating-point numbers")
     return values
+
+
+def _numpy(path: Path) -> np.ndarray:
+    return np.load(path, allow_pickle=False)
+
+
+def _matlab(path: Path) -> np.ndarray:
+    from scipy.io import loadmat  # slow to import, as pandas below
+
+    variables = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+    return variables["r"] if "r" in variables else _only(variables)
+
+
+def _torch(path: Path) -> np.ndarray:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return (_only(content) if isinstance(content, Mapping) else content).detach().numpy()
+
+
+def _hdf5(path: Path) -> np.ndarray:
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError(f"{path} is a file of HDF5, and h5py is not installed: pip install h5py") from error
+    with h5py.File(path) as file:
+        return _only(file)[()]
+
+
+def _only(values: Mapping[str, Any]) -> Any:
+    (value,) = values.values()
+    return value
+
+
+_READERS = {".npy": _numpy, ".mat": _matlab, ".pt": _torch, ".pth": _torch, ".h5": _hdf5, ".hdf5": _hdf5}
 
 
 def _check_facts(found: UniversalPerturbation, release: Release, path: Path) -> None:

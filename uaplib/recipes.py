@@ -3,27 +3,37 @@
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
 from torch import Tensor
 
-from uaplib import depth, metrics, models, perturbation, provenance, published, segmentation
+from uaplib import depth, features, metrics, models, perturbation, provenance, published, segmentation
 from uaplib.attacks import _fast_feature_fool, _gd_uap, fast_feature_fool, gd_uap, uap
-from uaplib.attacks.activations import scaled
+from uaplib.attacks._uap import NUMBERS
+from uaplib.attacks.activations import Settings, parameters, scaled
 from uaplib.balls import NormBall
 from uaplib.catalogue import CHAPTER_MODEL, DATA_FREE, METHODS
+from uaplib.checks import plain
 from uaplib.data import fashion_mnist, pictures
-from uaplib.files import data_folder, write_text
+from uaplib.features import Layer
+from uaplib.files import check_writable, checkout, data_folder, write_text
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
 
 HELD_OUT_IMAGES = 2000
 CRAFTING_IMAGES = 300
+_ROOM = 2**22  # bytes that a perturbation and its record may need
 EVALUATE = {"label": metrics.evaluate, "classes": segmentation.evaluate, "depth": depth.evaluate}
-ARTIFACTS = Path(__file__).parents[1] / "artifacts"  # exists in a checkout of the book, not in an installed package
+_ROOT = checkout()
+ARTIFACTS = _ROOT / "artifacts" if _ROOT else None  # the book's own; an installed package has none
+
+
+def kept_folder() -> Path:
+    """Return the folder for what is crafted here: the checkout's artifacts, or a folder beside the data."""
+    return ARTIFACTS or data_folder() / "artifacts"
 
 
 @cache
@@ -73,6 +83,18 @@ def evaluation_set(model: str, count: int | None = None) -> tuple[Tensor, Tensor
             "give yours to uaplib.segmentation.evaluate or uaplib.depth.evaluate"
         )
     return pictures.samples_or_pictures("evaluation")[slice(count)].load(models.preprocessing(model))
+
+
+def images_from(model: str, part: str) -> str:
+    """Return in words where the images of a part come from: "crafting", "selection" or "evaluation"."""
+    split = {"crafting": "train", "selection": "val", "evaluation": "test"}[part]
+    if model in models.MINIS:
+        return f"Fashion-MNIST, {split} split"
+    if model in models.DENSE:
+        return f"{models.DENSE[model].data_set}, {split} split"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # who loads them is warned
+        return pictures.samples_or_pictures(part).source
 
 
 def labelled_scenes(model: str, split: str, count: int | None = None) -> tuple[Tensor, Tensor]:
@@ -140,7 +162,8 @@ class Recipe:
     images and obeys `max_passes` and `target_rate`; "gd-uap-data" sees 300 crafting images. variant: one of
     `VARIANTS`, for "fff" and GD-UAP.
 
-    Raises ValueError for an unknown method, model or variant (nearest names given).
+    Raises ValueError for an unknown method, model or variant (nearest names given), and for a budget of nothing or of
+    more than the whole range of a pixel.
     """
 
     method: str
@@ -153,7 +176,11 @@ class Recipe:
     variant: str = ""
 
     def __post_init__(self):
-        """Check the names."""
+        """Check names and budget."""
+        for name, value in plain(images=self.images, seed=self.seed, max_passes=self.max_passes).items():
+            object.__setattr__(self, name, value)
+        if not self.ball.eps > 0 or (self.ball.p == math.inf and self.ball.eps > 1):
+            raise ValueError(f"the budget must be more than 0 and, for l∞, at most 255/255, not {self.ball}")
         check_name("method", self.method, METHODS)
         models.check_model_name(self.model)
         check_name("variant", self.variant, VARIANTS)
@@ -197,43 +224,107 @@ class Recipe:
 
     def _overactivate(self, model: models.Normalized, common: dict) -> UniversalPerturbation:
         """Run "fff" or GD-UAP in its variant."""
-        variant, prior = VARIANTS[self.variant], self.method.removeprefix("gd-uap-")
-        module = _fast_feature_fool if prior == "fff" else _gd_uap
-        default = scaled(module.DEFAULT if prior == "fff" else module.DEFAULTS[prior], self.ball)
-        common["settings"] = replace(module.PAPER if variant.paper else default, **variant.settings)
-        common["layers"] = variant.layers
+        variant = VARIANTS[self.variant]
+        common |= {"settings": self._settings(), "layers": variant.layers}
         if variant.selected:
             common["selection"] = selection_set(self.model)[0]
-        if prior == "fff":
+        if self.method == "fff":
             return fast_feature_fool(model, self.ball, **common)
-        data = foreground_set if variant.less_background else crafting_set
-        images = data(self.model)[0] if prior == "data" else None
+        prior = self.method.removeprefix("gd-uap-")
+        images = _seen(self.model, self._part)[0] if prior == "data" else None
         return gd_uap(model, self.ball, prior=prior, images=images, **common)
 
-    def find(self, folder: Path) -> UniversalPerturbation | None:
-        """Return the artifact in `folder`, or None when it is missing or was made from other weights.
+    def _settings(self) -> Settings:
+        """The settings of "fff" or GD-UAP in its variant."""
+        variant, module = VARIANTS[self.variant], _fast_feature_fool if self.method == "fff" else _gd_uap
+        default = module.DEFAULT if self.method == "fff" else module.DEFAULTS[self.method.removeprefix("gd-uap-")]
+        return replace(module.PAPER if variant.paper else scaled(default, self.ball), **variant.settings)
 
-        Noise is not kept: its seed is as good as the file.
+    @property
+    def _part(self) -> str:
+        """The part of the data that it crafts on, with the number of images where the recipe says it."""
+        if self.method == "uap":
+            return f"crafting-{self.images}"
+        return "foreground" if VARIANTS[self.variant].less_background else "crafting"
+
+    def identity(self, images: Callable[[str, str], dict]) -> dict:
+        """Return what the perturbation depends on: see `uaplib.perturbation.identity`.
+
+        images: a function from the model and a part of its data, such as "crafting", to the record of the images.
+        """
+        if self.method == "noise":
+            return perturbation.identity("noise", self.ball, "", self.seed, {})
+        if self.method == "uap":
+            given = {"target_rate": self.target_rate, "max_passes": self.max_passes}
+            record = {name: uap.__kwdefaults__[name] for name in NUMBERS} | given
+        else:
+            record = parameters(self._settings(), _layers(self.model, VARIANTS[self.variant].layers), None)
+            if VARIANTS[self.variant].selected:
+                record["selection"] = f"{images(self.model, 'selection')['images']} images"
+        if self.method.startswith("gd-uap-"):
+            record["prior"] = self.method.removeprefix("gd-uap-")
+        if self.method in ("uap", "gd-uap-data"):
+            record |= images(self.model, self._part)
+        return perturbation.identity(self.method, self.ball, weights_sha256(self.model), self.seed, record)
+
+    def matches(self, found: UniversalPerturbation) -> bool:
+        """Return whether it depends on what this recipe does, on the images of the book or on those at hand."""
+        for images in (book_images, images_at_hand):
+            try:
+                if self.identity(images) == found.identity:
+                    return True
+            except (KeyError, FileNotFoundError, ValueError):  # no such images in the book; not here, or too few
+                continue
+        return False
+
+    def find(self, folder: Path | None) -> UniversalPerturbation | None:
+        """Return the artifact in `folder`; None when it is missing, or depends on something else than this recipe.
+
+        That is, when it was made from other weights, with other settings, or on other images or fewer of them; a
+        warning says so. Noise is not kept: its seed is as good as the file.
         """
         if self.method == "noise":
             return self.craft()
-        path = folder / f"{self.name}.safetensors"
-        if not path.exists():
+        path = folder / f"{self.name}.safetensors" if folder else None
+        if path is None or not path.exists():
             return None
         found = UniversalPerturbation.load(path)
-        return found if found.source_sha256 == weights_sha256(self.model) else None
+        if self.matches(found):
+            return found
+        warnings.warn(
+            f"{path} is not used: it was crafted from other weights, settings or images than asked for", stacklevel=2
+        )
+        return None
 
-    def load_or_craft(self) -> UniversalPerturbation:
-        """Return the artifact, from the checkout or from the data folder; where there is none, craft and keep it."""
+    def load_or_craft(self, progress: bool = True) -> UniversalPerturbation:
+        """Return the artifact, from the checkout or from the data folder; where there is none, craft and keep it.
+
+        Interrupted crafting goes on in the next call. Warns when nothing can be kept.
+        """
         kept = data_folder() / "artifacts"
         for folder in (ARTIFACTS, kept):
             if found := self.find(folder):
                 return found
-        crafted = self.craft()
+        path = kept / f"{self.name}.safetensors"
         try:
-            crafted.save(kept / f"{self.name}.safetensors")
+            check_writable(path, _ROOM)
         except OSError as error:
             warnings.warn(f"the perturbation could not be kept for the next run: {error}", stacklevel=2)
+            return self.craft(progress)
+        return self.craft_into(path, progress)
+
+    def craft_into(self, path: Path, progress: bool = False) -> UniversalPerturbation:
+        """Craft, and keep the result at `path`; until then, a checkpoint beside it, from which the next call goes on.
+
+        Raises OSError at once when the file could not be written in the end.
+        """
+        check_writable(path, _ROOM)
+        checkpoint = path.with_name(f"{path.name}.part")
+        crafted = self.craft(progress, checkpoint)
+        if self.method in ("uap", "gd-uap-data"):
+            crafted.run["images_from"] = images_from(self.model, "crafting")
+        crafted.save(path)
+        checkpoint.unlink(missing_ok=True)
         return crafted
 
     def measure(self, crafted: UniversalPerturbation, clip: bool = True, progress: bool = False) -> dict:
@@ -247,6 +338,8 @@ class Recipe:
             "command": self.command,
             "model": self.model,
             "source_sha256": weights_sha256(self.model),
+            "identity": provenance.digest(crafted.identity),
+            "evaluated_on": provenance.images_record(images),
             **found.as_dict(),
             "saturation": crafted.saturation,
             "l2_norm": crafted.delta.norm().item(),
@@ -266,19 +359,87 @@ class Recipe:
         """Return `measure` of the artifact: read where it was kept, crafted and measured now where it was not."""
         return self.find_measured(ARTIFACTS) or self.measure(self.load_or_craft())
 
-    def find_measured(self, folder: Path) -> dict | None:
-        """Return what `keep_measured` wrote into `folder`, or None when it is missing or about other weights."""
-        path = folder / f"{self.name}.json"
-        if not path.exists():
+    def find_measured(self, folder: Path | None) -> dict | None:
+        """Return what `keep_measured` wrote into `folder`.
+
+        None when it is missing, about another perturbation than this recipe's, or measured on other images than the
+        book's and those at hand.
+        """
+        path = folder / f"{self.name}.json" if folder else None
+        if path is None or not path.exists():
             return None
         found = json.loads(path.read_text(encoding="utf-8"))
-        return found if found["source_sha256"] == weights_sha256(self.model) else None
+        return found if self._measured_as_now(found) else None
+
+    def _measured_as_now(self, found: dict) -> bool:
+        for images in (book_images, images_at_hand):
+            try:
+                now = images(self.model, "evaluation"), provenance.digest(self.identity(images))
+            except (KeyError, FileNotFoundError, ValueError):
+                continue
+            if now == (found.get("evaluated_on"), found.get("identity")):
+                return found["source_sha256"] == weights_sha256(self.model)
+        return False
 
     def keep_measured(self, crafted: UniversalPerturbation, folder: Path, progress: bool = False) -> None:
         """Write `measure` of the crafted perturbation, and the history of its rates, into `folder`."""
         found = self.measure(crafted, progress=progress)
         found["history"] = [entry for entry in crafted.history if "rate" in entry]
         write_text(folder / f"{self.name}.json", json.dumps(found, indent=2) + "\n")
+
+
+def _seen(model: str, part: str) -> tuple[Tensor, Tensor]:
+    """Images and labels of a part: "crafting", "crafting-100", "foreground", "selection" or "evaluation"."""
+    name, _, count = part.partition("-")
+    if name == "crafting":
+        return crafting_set(model, int(count) if count else None)
+    return {"foreground": foreground_set, "selection": selection_set, "evaluation": evaluation_set}[name](model)
+
+
+@cache
+def images_at_hand(model: str, part: str) -> dict:
+    """Return number and digest of the images of a part, as they are here."""
+    return provenance.images_record(_seen(model, part)[0])
+
+
+def book_images(model: str, part: str) -> dict:
+    """Return number and digest of the images that the book's own artifacts were made on.
+
+    So they are found where the images are not, and where they are encoded otherwise. Raises KeyError where there are
+    none.
+    """
+    return _book_images()[_data(model)][part]
+
+
+def _book_images() -> dict:
+    file = ARTIFACTS / "images.json" if ARTIFACTS else None
+    return json.loads(file.read_text(encoding="utf-8")) if file and file.exists() else {}
+
+
+def keep_book_images(folder: Path) -> None:
+    """Write numbers and digests of all images that the book's artifacts are made on into `folder`."""
+    found = {}
+    for recipe in book():
+        for part in (recipe._part, "selection", "evaluation"):
+            if part != "selection" or recipe.model not in models.MINIS:
+                found.setdefault(_data(recipe.model), {})[part] = images_at_hand(recipe.model, part)
+    write_text(folder / "images.json", json.dumps(found, indent=2, sort_keys=True) + "\n")
+
+
+def _data(model: str) -> str:
+    """The images that a network sees, in the size in which it sees them."""
+    if model in models.MINIS:
+        return "fashion-mnist"
+    if model in models.DENSE:
+        return models.DENSE[model].data_set
+    return f"imagenet-samples {model}"
+
+
+@cache
+def _layers(model: str, selection: str | None) -> list[Layer]:
+    """The layers that "fff" and GD-UAP watch."""
+    network = models.load(model)
+    return features.choose(network, network.mean_image(), selection or features.default_kind(network))
 
 
 SIZES = (50, 100, 500, 1000, 4000)

@@ -4,9 +4,11 @@ Layouts are written as in `uaplib.published`. The table is alone here so that `u
 """
 
 from collections.abc import Mapping
+from itertools import product
 from types import MappingProxyType
 from typing import NamedTuple
 
+LAYOUTS = tuple(map("-".join, product(("HWC", "WHC", "CHW", "CWH"), ("RGB", "BGR"), ("255", "1"))))
 _GITHUB = "https://raw.githubusercontent.com/"
 
 

@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from uaplib import depth, segmentation
 from uaplib.data import camvid, fashion_mnist
-from uaplib.files import write_atomically, write_text
+from uaplib.files import check_writable, new_folders, write_atomically, write_text
 from uaplib.metrics import predict
 from uaplib.models import registry
 from uaplib.names import check_name
@@ -190,17 +191,30 @@ def _within(model: nn.Module, data: Data) -> dict:
     return {**means, "test_images": len(data.targets)}
 
 
-def train(name: str, seed: int = 0, epochs: int | None = None, threads: int = 1, progress: bool = True) -> dict:
-    """Train a network of the project, write its weights and model card into the package, and return the card.
+def train(
+    name: str,
+    folder: str | Path,
+    seed: int = 0,
+    epochs: int | None = None,
+    threads: int = 1,
+    progress: bool = True,
+) -> dict:
+    """Train a network of the project, write its weights and model card into a folder, and return the card.
+
+    `uaplib.models.load(name, weights=folder / "NAME.safetensors")` loads them.
 
     AdamW with a one-cycle learning rate. The mini networks learn Fashion-MNIST, the networks for dense tasks
     CamVid's classes or the rendered scenes' classes or depth; their weights are kept in half precision, and the card
     tells what these do. The same seed and number of threads on the same machine give the same bits: the threads
-    change the order of sums. Raises ValueError for an unknown name, FileNotFoundError when the data is not there.
+    change the order of sums. Raises ValueError for an unknown name, FileNotFoundError when the data is not there, and
+    OSError at once when the folder cannot be written.
     """
     check_name("name", name, SCHEDULES)
+    path = Path(folder) / f"{name}.safetensors"
+    with new_folders(path.parent):  # which go again where there is no data
+        check_writable(path, size=2**24)
+        lesson = _lesson(name)
     schedule = SCHEDULES[name]._replace(**({"epochs": epochs} if epochs else {}))
-    lesson = _lesson(name)
     started = time.perf_counter()
     with _deterministic(seed, threads):
         model = registry.build(name)
@@ -212,7 +226,6 @@ def train(name: str, seed: int = 0, epochs: int | None = None, threads: int = 1,
         if name in registry.DENSE:
             model.half().float()  # the weights are stored so, and measured so
         grade = lesson.grade(model.eval(), lesson.test)
-    path = registry.weights_file(name)
     kept = torch.float16 if name in registry.DENSE else torch.float32
     weights = {
         key: value.contiguous().to(kept if value.is_floating_point() else value.dtype)

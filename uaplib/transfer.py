@@ -4,10 +4,12 @@ import base64
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +22,7 @@ from tqdm import tqdm
 
 from uaplib import metrics, models, plots, provenance
 from uaplib.checks import check_images, check_labels, check_model, classes
+from uaplib.files import check_writable, write_text
 from uaplib.metrics import Estimate, Proportion
 from uaplib.perturbation import UniversalPerturbation
 
@@ -46,11 +49,13 @@ class TransferMatrix:
 
     table: columns source, crafted_on, method, seed, victim, white_box (whether the victim is what the source was
     crafted on), fooling_rate and its 95 % Wilson interval low and high, error (1 - accuracy) and clean_error, all in
-    [0, 1], n, and resized (from which size, or empty). fooled: booleans (n,) for (source, victim).
+    [0, 1], n, and resized (from which size, or empty). fooled: booleans (n,) for (source, victim). left_out: victims
+    that could not be measured, and why.
     """
 
     table: pd.DataFrame
     fooled: Mapping[tuple[str, str], np.ndarray]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def pivot(self, measure: str = "fooling_rate") -> pd.DataFrame:
         """Return sources x victims of a column of the table, in per cent, in the order of the table."""
@@ -62,8 +67,8 @@ class TransferMatrix:
         return self.pivot("white_box").astype(bool)
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the tidy table."""
-        self.table.to_csv(path, index=False)
+        """Write the tidy table, atomically."""
+        write_text(Path(path), self.table.to_csv(index=False))
 
     def to_latex(self, measure: str = "fooling_rate") -> str:
         """Return sources x victims as a booktabs table, white-box cells bold, as in the papers."""
@@ -115,7 +120,7 @@ class TransferMatrix:
 
 def transfer_matrix(
     sources: Mapping[str, UniversalPerturbation],
-    victims: Iterable[str] | Mapping[str, nn.Module],
+    victims: str | Iterable[str] | Mapping[str, nn.Module],
     images: Images | Callable[[str], Images],
     *,
     clip: bool = True,
@@ -134,9 +139,13 @@ def transfer_matrix(
     file to which every finished cell is added; a cell that is there is not computed again, as long as perturbation,
     weights, images, labels, clip and autocast are the same. Run inside `torch.autocast` for lower precision.
 
-    Raises ValueError for no source or no victim, a perturbation out of its budget or not finite, or one of another
-    number of channels than a victim's images, TypeError for a source that is no UniversalPerturbation.
+    A victim that cannot be measured, for want of its weights or its images or because a perturbation does not fit, is
+    left out with a warning, as long as there is another.
+
+    Raises ValueError for no source or no victim, an unknown victim, a perturbation out of its budget or not finite, or
+    one of another number of channels than a victim's images, TypeError for a source that is no UniversalPerturbation.
     """
+    victims = [victims] if isinstance(victims, str) else victims
     victims = victims if isinstance(victims, Mapping) else dict.fromkeys(victims)
     if not sources or not victims:
         raise ValueError("a transfer matrix needs at least one source and one victim")
@@ -144,23 +153,43 @@ def transfer_matrix(
         if not isinstance(source, UniversalPerturbation):
             raise TypeError(f"source {name!r} is a {type(source).__name__}, not a UniversalPerturbation")
         replace(source)  # checks it again: a tensor can be changed after it was checked
-    journal, found = _Journal(cells), []
+    for name, network in victims.items():
+        if network is None:
+            models.check_model_name(name, "victims")
+    journal, found, left_out = _Journal(cells), [], {}
     with tqdm(total=len(sources) * len(victims), desc="transfer", unit="cell", disable=not progress) as bar:
         for name, network in victims.items():
-            test = images(name) if callable(images) else images
-            if network is None:
-                network = models.load(name, device or "cpu")
-            victim = _Victim(network if device is None else network.to(device), *test, clip, batch_size)
-            for source_name, source in sources.items():
-                bar.set_postfix_str(f"{source_name} on {name}")
-                names = {
-                    "source": source_name, "crafted_on": source.source, "method": source.method, "seed": source.seed,
-                    "victim": name,
-                }  # fmt: skip
-                cell = journal.cell(victim.key(source), names, partial(victim.measure, source))
-                found.append(cell | names)
-                bar.update()
-    return _matrix(found)
+            try:
+                test = images(name) if callable(images) else images
+                if network is None:
+                    network = models.load(name, device or "cpu")
+                victim = _Victim(network if device is None else network.to(device), *test, clip, batch_size)
+                found += _column(name, victim, sources, journal, bar)
+            except (ImportError, OSError, TypeError, ValueError) as error:
+                if len(victims) == 1:
+                    raise
+                left_out[name] = error
+    if len(left_out) == len(victims):
+        raise next(iter(left_out.values()))
+    for name, error in left_out.items():
+        warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+    return _matrix(found, left_out)
+
+
+def _column(
+    name: str, victim: "_Victim", sources: Mapping[str, UniversalPerturbation], journal: "_Journal", bar: tqdm
+) -> list[dict]:
+    """The cells of all sources on one victim."""
+    cells = []
+    for source_name, source in sources.items():
+        bar.set_postfix_str(f"{source_name} on {name}")
+        names = {
+            "source": source_name, "crafted_on": source.source, "method": source.method, "seed": source.seed,
+            "victim": name,
+        }  # fmt: skip
+        cells.append(journal.cell(victim.key(source), names, partial(victim.measure, source)) | names)
+        bar.update()
+    return cells
 
 
 def load(cells: str | Path) -> TransferMatrix:
@@ -195,7 +224,7 @@ class _Victim:
 
     def measure(self, source: UniversalPerturbation) -> dict:
         """The cell of one source, JSON-safe."""
-        fitted = self.fit(source)
+        fitted = source.fitted(self.images)
         said = self.predict(fitted.delta)
         return {
             "n": len(said),
@@ -204,15 +233,6 @@ class _Victim:
             "resized": fitted.run.get("resized"),
             "fooled": base64.b64encode(np.packbits((said != self.clean).numpy())).decode(),
         }
-
-    def fit(self, source: UniversalPerturbation) -> UniversalPerturbation:
-        channels, *size = self.images.shape[1:]
-        if source.delta.shape[1] != channels:
-            raise ValueError(
-                f"a perturbation of {source.delta.shape[1]} channels (crafted on {source.source or 'nothing'}) does "
-                f"not fit images of {channels}"
-            )
-        return source if list(source.delta.shape[2:]) == size else source.resized(*size)
 
     @cached_property
     def clean(self) -> Tensor:
@@ -232,6 +252,8 @@ class _Journal:
 
     def __init__(self, path: str | Path | None):
         self.path, self.records = Path(path) if path else None, {}
+        if self.path:
+            check_writable(self.path)
         if self.path and self.path.exists():
             self.read()
 
@@ -239,14 +261,18 @@ class _Journal:
         """Read the file; what a kill has left of a last line is cut off."""
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            os.truncate(self.path, len(whole))
+        if content and not content.startswith(b"{"):
+            raise ValueError(f"{self.path} holds something else than cells of a transfer matrix; name another file")
         for number, line in enumerate(whole.splitlines(), 1):
+            if not line.strip():
+                continue
             try:
                 record = json.loads(line)
                 self.records[record.pop("key")] = record
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise ValueError(f"{self.path}, line {number}, is no cell of a transfer matrix: {error}") from error
+        if len(whole) < len(content):  # only now: another kind of file is left as it is
+            os.truncate(self.path, len(whole))
 
     def cell(self, key: str, names: dict, compute: Callable[[], dict]) -> dict:
         """Return the cell of this key, with what it was called; compute and keep it when it is not there."""
@@ -259,7 +285,7 @@ class _Journal:
         return self.records[key]
 
 
-def _matrix(records: list[dict]) -> TransferMatrix:
+def _matrix(records: list[dict], left_out: Mapping[str, Exception] = MappingProxyType({})) -> TransferMatrix:
     rows, fooled = [], {}
     for record in records:
         n = record["n"]
@@ -281,4 +307,4 @@ def _matrix(records: list[dict]) -> TransferMatrix:
             }
         )
         fooled[record["source"], record["victim"]] = mask
-    return TransferMatrix(pd.DataFrame(rows), fooled)
+    return TransferMatrix(pd.DataFrame(rows), fooled, {name: str(error) for name, error in left_out.items()})

@@ -164,7 +164,7 @@ def test_a_misspelt_name_gets_suggestions(function, wrong, right):
 
 def test_missing_weights_get_the_command_that_makes_them(monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
-    with pytest.raises(FileNotFoundError, match="`uaplib train unet-depth` makes it"):
+    with pytest.raises(FileNotFoundError, match="`uaplib train unet-depth --out .*` makes it"):
         models.load("unet-depth")
 
 

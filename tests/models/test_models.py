@@ -128,7 +128,7 @@ def test_an_unknown_name_gets_suggestions(function):
 def test_missing_weights_get_the_command_that_makes_them(monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
     with pytest.raises(
-        FileNotFoundError, match="vgg16-mini.safetensors is missing. `uaplib train vgg16-mini` makes it"
+        FileNotFoundError, match="vgg16-mini.safetensors is missing. `uaplib train vgg16-mini --out .*` makes it"
     ):
         models.load("vgg16-mini")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from uaplib import features, priors
-from uaplib.attacks.activations import Settings, Task, check_normalized, craft, mean_activation, scaled
+from uaplib.attacks.activations import Settings, Task, check_normalized, craft, mean_activation, parameters, scaled
 from uaplib.balls import NormBall
 from uaplib.features import Selection
 from uaplib.models import Normalized
@@ -45,8 +45,9 @@ def fast_feature_fool(
     check_normalized(model)
     chosen = features.choose(model, model.mean_image(), layers or features.default_kind(model))
     mean = model.mean_image()
-    record = features.record(chosen) | priors.selection_record(selection)
+    settings = settings or scaled(DEFAULT, ball)
+    record = parameters(settings, chosen, selection)
     if selection is None:
         selection = priors.selection_pictures(model)
     task = Task(model, ball, chosen, mean_activation, lambda count: mean, selection, "fff", source, seed, record)
-    return craft(task, settings or scaled(DEFAULT, ball), checkpoint, progress)
+    return craft(task, settings, checkpoint, progress)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from uaplib import features, priors
-from uaplib.attacks.activations import Settings, Task, check_normalized, craft, energy, scaled
+from uaplib.attacks.activations import Settings, Task, check_normalized, craft, energy, parameters, scaled
 from uaplib.balls import NormBall
 from uaplib.checks import check_images
 from uaplib.features import Selection
@@ -78,7 +78,7 @@ def gd_uap(
         _check_data(images, selection, settings.batch_size)
     chosen = features.choose(model, model.mean_image(), layers or features.default_kind(model))
     pictures = _pictures(model, prior, images, settings, seed)
-    record = {"prior": prior} | features.record(chosen) | priors.selection_record(selection)
+    record = {"prior": prior} | parameters(settings, chosen, selection)
     if images is not None:
         record |= images_record(images)
     if selection is None:

@@ -17,6 +17,7 @@ from uaplib.metrics import accuracy, fooling_rate, predict
 from uaplib.perturbation import UniversalPerturbation
 
 _LONGEST_SCREEN = 256
+NUMBERS = ("target_rate", "max_passes", "num_classes", "overshoot", "max_iterations", "clip")  # what a run depends on
 
 
 def uap(
@@ -58,10 +59,8 @@ def uap(
     """
     check_images(images)
     num_outputs = check_classifier(model, images)
-    numbers = plain(
-        target_rate=target_rate, max_passes=max_passes, num_classes=num_classes, overshoot=overshoot,
-        max_iterations=max_iterations, clip=clip,
-    )  # fmt: skip
+    given = locals()
+    numbers = plain(**{name: given[name] for name in NUMBERS})
     if not 0 < target_rate <= 1 or max_passes < 1 or max_iterations < 3 or num_classes < 2 or not overshoot >= 0:
         raise ValueError(
             "target_rate must lie in (0, 1], max_passes be at least 1, max_iterations at least 3, num_classes at "

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from uaplib import features, provenance
+from uaplib import features, priors, provenance
 from uaplib.balls import NormBall, clamp
 from uaplib.checks import check_gradients, check_images, check_model, plain, warn_without_gradient
 from uaplib.devices import device_name
@@ -164,7 +164,7 @@ class Task:
     """What is optimised: a loss on `model`, what lies under the perturbation, and what the iterate is chosen on.
 
     pictures: a function from a batch size to images (N, C, H, W). selection: images on which the fooling rate is
-    measured to choose the iterate. record: JSON-safe parameters, for the provenance.
+    measured to choose the iterate. record: JSON-safe, what the run depends on (see `parameters`), for the provenance.
 
     Raises TypeError for a network that does not know its mean, standard deviation and size.
     """
@@ -183,6 +183,11 @@ class Task:
     def __post_init__(self):
         """Take numpy's numbers as Python's."""
         self.seed = plain(seed=self.seed)["seed"]
+
+
+def parameters(settings: Settings, layers: list[Layer], selection: Tensor | None) -> dict:
+    """Return what a run depends on beside its network, pictures and seed, JSON-safe."""
+    return asdict(settings) | features.record(layers) | priors.selection_record(selection)
 
 
 def check_normalized(model: nn.Module) -> None:
@@ -308,7 +313,7 @@ class _Run:
         }
         return UniversalPerturbation(
             self.best, self.task.ball, self.task.method, self.task.source, provenance.weights_sha256(self.task.model),
-            self.task.seed, {**asdict(self.settings), **self.task.record}, self.history, run=run,
+            self.task.seed, self.task.record, self.history, run=run,
         )  # fmt: skip
 
     @cached_property

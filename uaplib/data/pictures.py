@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import shlex
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,11 @@ IMAGENETTE_CLASSES = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # their i
 
 @dataclass(frozen=True)
 class Pictures:
-    """Image files and their ImageNet class indices (0 to 999)."""
+    """Image files, their ImageNet class indices (0 to 999), and in words where they come from."""
 
     files: Sequence[Path]
     classes: Sequence[int]
+    source: str
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -39,7 +41,7 @@ class Pictures:
 
     def __getitem__(self, part: slice) -> "Pictures":
         """Return some of the pictures."""
-        return Pictures(self.files[part], self.classes[part])
+        return Pictures(self.files[part], self.classes[part], self.source)
 
     def load(self, preprocessing: Callable[[Image.Image], Tensor], progress: bool = False) -> tuple[Tensor, Tensor]:
         """Return images (N, 3, H, W), float32 in [0, 1], and labels (N,), int64.
@@ -73,7 +75,7 @@ def samples(part: str) -> Pictures:
         )
     shuffled = sorted(range(1000), key=lambda index: hashlib.sha256(files[index].name.encode()).digest())
     chosen = shuffled[PARTS[part]]
-    return Pictures([files[index] for index in chosen], chosen)
+    return Pictures([files[index] for index in chosen], chosen, f"the 1,000 ImageNet samples, {part} part")
 
 
 def _remedy(folder: Path) -> str:
@@ -84,7 +86,7 @@ def _remedy(folder: Path) -> str:
 
 
 def samples_or_pictures(part: str) -> Pictures:
-    """Return `samples(part)`; where they are not there, a share of foolbox's twenty pictures (6, 2 and 12)."""
+    """Return `samples(part)`; where they are not there, warn, and return some of foolbox's pictures (6, 2 and 12)."""
     try:
         return samples(part)
     except FileNotFoundError as missing:
@@ -92,7 +94,12 @@ def samples_or_pictures(part: str) -> Pictures:
             twenty = foolbox_pictures()
         except FileNotFoundError:
             raise missing from None
-        return twenty[{"crafting": slice(0, 6), "selection": slice(6, 8), "evaluation": slice(8, 20)}[part]]
+        few = twenty[{"crafting": slice(0, 6), "selection": slice(6, 8), "evaluation": slice(8, 20)}[part]]
+        warnings.warn(
+            f"for {part} there are only {len(few)} of foolbox's pictures: {' '.join(str(missing).split())}",
+            stacklevel=2,
+        )
+        return few
 
 
 def foolbox_pictures() -> Pictures:
@@ -101,7 +108,7 @@ def foolbox_pictures() -> Pictures:
     files = sorted((Path(package.origin).parent / "data").glob("imagenet_*.jpg")) if package else []
     if not files:
         raise FileNotFoundError("the package foolbox, which carries 20 ImageNet pictures, is not installed")
-    return Pictures(files, [int(file.stem.split("_")[-1]) for file in files])
+    return Pictures(files, [int(file.stem.split("_")[-1]) for file in files], "foolbox's twenty pictures")
 
 
 def imagenette(split: str = "val", download: bool = False) -> Pictures:
@@ -124,7 +131,7 @@ def imagenette(split: str = "val", download: bool = False) -> Pictures:
             remedy = f"Try again, or unpack imagenette2-320.tgz there, from {IMAGENETTE_URL}"
         raise FileNotFoundError(f"Imagenette was not found in {place}{why}.\n{remedy}.") from error
     files, indices = zip(*folder._samples, strict=True)
-    return Pictures([Path(file) for file in files], [IMAGENETTE_CLASSES[index] for index in indices])
+    return Pictures([Path(file) for file in files], [IMAGENETTE_CLASSES[index] for index in indices], "Imagenette")
 
 
 def _fetch_imagenette(place: Path) -> None:
@@ -147,4 +154,4 @@ def image_folder(folder: str | Path) -> Pictures:
     if len(found.classes) != 1000:
         raise ValueError(f"{folder} must hold one subfolder for each of the 1,000 classes, not {len(found.classes)}")
     files, indices = zip(*found.samples, strict=True)
-    return Pictures([Path(file) for file in files], list(indices))
+    return Pictures([Path(file) for file in files], list(indices), str(folder))

@@ -118,7 +118,7 @@ def build(name: str) -> Normalized:
     return models.Normalized(MINIS[name](), clothes.MEAN, clothes.STD, clothes.SIZE)
 
 
-def load(name: str, device: str | torch.device = "cpu") -> Normalized:
+def load(name: str, device: str | torch.device = "cpu", weights: str | Path | None = None) -> Normalized:
     """Return the named pretrained model in evaluation mode, its parameters frozen.
 
     It takes float32 images in [0, 1] and returns logits: (N, 1, 28, 28) and (N, 10) for the six mini networks
@@ -129,27 +129,33 @@ def load(name: str, device: str | torch.device = "cpu") -> Normalized:
     "lite0-camvid", "unet-camvid", "lite0-scenes", "unet-scenes" and those of torchvision, positive depth in metres,
     K = 1, for "unet-depth", and inverse depth up to a factor for "midas-small".
 
+    weights: a file that `uaplib train` wrote, for a network of the project; its own when absent.
+
     Raises ValueError for an unknown name (nearest names given) or damaged weights, FileNotFoundError or ImportError
     when weights or packages are missing, saying which and how to get them.
     """
     import torch
 
     check_model_name(name, "name")
-    model = _load_trained(name) if name in MINIS or name in DENSE else models.pretrained.find(name).load()
+    if name in MINIS or name in DENSE:
+        model = _load_trained(name, Path(weights) if weights else weights_file(name))
+    elif weights:
+        raise ValueError(f"weights are for the networks that the project trains; {name} brings its own")
+    else:
+        model = models.pretrained.find(name).load()
     # Channels last is the faster layout of these networks' weights, on a processor as on a GPU.
     return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
 
-def _load_trained(name: str) -> Normalized:
+def _load_trained(name: str, path: Path) -> Normalized:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = weights_file(name)
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten; they are to cost no random numbers
         model = build(name)
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing. `uaplib train {name}` makes it.")
+        raise FileNotFoundError(f"{path} is missing. `uaplib train {name} --out {path.parent}` makes it.")
     try:
         model.network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:

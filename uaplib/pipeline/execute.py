@@ -1,7 +1,6 @@
 """Executing chapters with papermill, once per content key."""
 
 import base64
-import hashlib
 import json
 import subprocess
 import sys
@@ -34,7 +33,7 @@ def chapters(root: Path) -> list[Path]:
 def source_digest(notebook: Path) -> str:
     """Return a digest of a notebook's cells: their types and sources, without outputs and metadata."""
     cells = nbformat.read(notebook, as_version=4).cells
-    return _digest([[cell.cell_type, cell.source] for cell in cells])
+    return provenance.digest([[cell.cell_type, cell.source] for cell in cells])
 
 
 def content_key(notebook: Path, parameters: dict[str, Any], root: Path) -> str:
@@ -46,11 +45,7 @@ def content_key(notebook: Path, parameters: dict[str, Any], root: Path) -> str:
     folders = [root / "uaplib", root / "artifacts"]
     files = [f for folder in folders for f in sorted(folder.rglob("*")) if f.is_file() and f.suffix != ".pyc"]
     content = {str(file.relative_to(root)): sha256(file) for file in [*files, root / "requirements.lock"]}
-    return _digest([source_digest(notebook), parameters, content, sys.version])
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return provenance.digest([source_digest(notebook), parameters, content, sys.version])
 
 
 def check_parameters(notebook: Path, parameters: dict[str, Any]) -> None:
