@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: a small trained network in double precision, and a part of Fashion-MNIST."""
+"""Fixtures shared by the tests: a small trained network in double precision, and the data sets, or a skipped test."""
 
 import copy
 
@@ -9,7 +9,7 @@ from hypothesis import settings
 from torch import nn
 from torch.nn import functional as F
 
-from uaplib import models
+from uaplib import models, published
 from uaplib.data import fashion_mnist
 
 CLASSES = 5
@@ -54,13 +54,38 @@ def model(trained):
     return copy.deepcopy(trained)
 
 
+def or_skip(load, *arguments):
+    """What a loader returns, or a skipped test where it does not find its files: the loader knows which it needs."""
+    try:
+        return load(*arguments)
+    except FileNotFoundError as error:
+        why, *_ = str(error).splitlines()
+        pytest.skip(why)
+
+
 @pytest.fixture(scope="session")
 def clothes():
     """The first 2000 test images of Fashion-MNIST and their labels."""
-    try:
-        return fashion_mnist.load("test", 2000)
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
+    return or_skip(fashion_mnist.load, "test", 2000)
+
+
+@pytest.fixture(scope="session")
+def crafting_clothes():
+    """The first 100 training images of Fashion-MNIST and their labels, for tests that craft on such."""
+    return or_skip(fashion_mnist.load, "train", 100)
+
+
+@pytest.fixture(scope="session")
+def released():
+    """A function from a name to the file of a released perturbation, which is not downloaded for a test."""
+
+    def find(name):
+        file = published.file_of(name)
+        if not file.is_file():
+            pytest.skip(f"{file} is not there")
+        return file
+
+    return find
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ from itertools import product
 import pytest
 import torch
 
+from tests.conftest import or_skip
 from uaplib import metrics, models, recipes, transfer
-from uaplib.data import camvid
+from uaplib.data import pictures
 
 over_activating = [*recipes.imagenet_study(), *recipes.mini_study()]
 dense = recipes.dense_study()
@@ -56,12 +57,8 @@ def test_no_image_chose_the_iterate(recipe):
 
 @named([recipe for recipe in recipes.imagenet_study() if recipe.method != "noise" and recipe.seed == 0])
 def test_the_rate_is_found_again_on_a_part_of_the_photographs(recipe):
-    try:
-        images, _ = recipes.evaluation_set(recipe.model, 60)
-    except FileNotFoundError as missing:
-        pytest.skip(str(missing))
-    if len(images) < 60:
-        pytest.skip("the 1,000 ImageNet samples are not here")
+    or_skip(pictures.samples, "evaluation")  # not the twenty pictures that take their place
+    images, _ = recipes.evaluation_set(recipe.model, 60)
     model, delta = models.load(recipe.model), recipe.find(recipes.ARTIFACTS).delta
     found = metrics.fooling_rate(metrics.predict(model, images), metrics.predict(model, images, delta))
     low, high = found.interval
@@ -123,9 +120,9 @@ def test_a_dense_network_is_as_good_on_clean_images_as_its_card_says(model):
 
 @named(dense_files)
 def test_the_rate_is_found_again_on_a_part_of_the_scenes(recipe):
-    if models.DENSE[recipe.model].data is camvid and not camvid.available():
-        pytest.skip(f"CamVid is not in {camvid.folder()}")
-    images, truth = (part[::8] for part in recipes.evaluation_set(recipe.model))  # a drive: from dusk to daylight
+    images, truth = (
+        part[::8] for part in or_skip(recipes.evaluation_set, recipe.model)
+    )  # a drive: from dusk to daylight
     model, delta = models.load(recipe.model), recipe.find(recipes.ARTIFACTS).delta
     found = recipes.EVALUATE[models.says(recipe.model)](model, images, truth, delta)
     low, high = recipe.find_measured(recipes.ARTIFACTS)["gfr"]["interval"]

@@ -128,7 +128,7 @@ def test_craft_without_out_names_the_file_after_its_parameters(tmp_path, monkeyp
     ]
 
 
-def test_craft_uap_and_evaluate_it(clothes, tmp_path):
+def test_craft_uap_and_evaluate_it(clothes, crafting_clothes, tmp_path):
     path = tmp_path / "v.safetensors"
     succeed("craft", "uap", "--model", "vgg16-mini", "--eps-255", 28, "--images", 8, "--passes", 1, "--out", path)
     assert list(tmp_path.iterdir()) == [path]  # no checkpoint is left
@@ -271,7 +271,7 @@ def test_missing_data_ends_with_exit_code_2_and_the_remedy(tmp_path, noise, no_d
     assert "`make data`" in str(result.exception)
 
 
-def test_ctrl_c_keeps_the_work_and_the_same_command_goes_on(clothes, tmp_path):
+def test_ctrl_c_keeps_the_work_and_the_same_command_goes_on(clothes, crafting_clothes, tmp_path):
     path = tmp_path / "v.safetensors"
     recipe = "--model vgg16-mini --eps-255 4 --images 20 --passes 2"
     command = ["craft", "uap", *recipe.split(), "--out", path]

@@ -2,21 +2,17 @@
 
 import hashlib
 import math
+import sys
 
 import numpy as np
 import pooch
 import pytest
 import torch
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from uaplib import published
-from uaplib.files import data_folder
 from uaplib.published import LAYOUTS, RELEASES
 
-at_hand = pytest.mark.skipif(
-    not (data_folder() / "published-perturbations").is_dir(),
-    reason="the released perturbations are not in the data folder",
-)
 UAPS = [name for name in RELEASES if name.startswith("uap-") and name != "uap-Inception"]
 L2_NORMS = {"CaffeNet": 3342, "GoogLeNet": 2993, "ResNet-152": 3013, "VGG-16": 3144, "VGG-19": 3157, "VGG-F": 3541}
 
@@ -28,9 +24,9 @@ def test_all_of_them_are_known():
     assert len({release.sha256 for release in RELEASES.values()}) == len(RELEASES) == 17
 
 
-@at_hand
 @pytest.mark.parametrize("name", RELEASES)
-def test_each_release_is_read(name):
+def test_each_release_is_read(name, released):
+    released(name)
     found = published.load(name)
     side = 227 if name == "fff-CaffeNet" else 224
     assert (found.delta.shape, found.delta.dtype) == ((1, 3, side, side), torch.float32)
@@ -39,29 +35,25 @@ def test_each_release_is_read(name):
     assert found.source == RELEASES[name].network
 
 
-@at_hand
 @pytest.mark.parametrize("name", UAPS)
-def test_the_six_uaps_saturate_little_and_have_the_norms_on_record(name):
+def test_the_six_uaps_saturate_little_and_have_the_norms_on_record(name, released):
+    released(name)
     found = published.load(name)
     assert 255 * found.delta.norm().item() == pytest.approx(L2_NORMS[found.source], abs=1)
     assert 0.0245 < found.saturation < 0.128
 
 
-@at_hand
 @pytest.mark.parametrize("name", [name for name in RELEASES if not name.startswith("uap-")])
-def test_the_others_saturate_nearly_everywhere(name):
+def test_the_others_saturate_nearly_everywhere(name, released):
+    released(name)
     assert 0.66 < published.load(name).saturation < 0.92
 
 
-@at_hand
-def test_the_reader_turns_axes_and_colours():
-    from scipy.io import loadmat
-
-    folder = data_folder() / "published-perturbations"
-    columns_rows = loadmat(folder / RELEASES["uap-VGG-16"].file)["r"]
+def test_the_reader_turns_axes_and_colours(released):
+    columns_rows = loadmat(released("uap-VGG-16"))["r"]
     ours = published.load("uap-VGG-16").delta[0]
     assert ours[2, 5, 7].item() == pytest.approx(columns_rows[7, 5, 2] / 255, rel=1e-6)  # column 7, row 5, blue
-    blue_first = np.load(folder / RELEASES["fff-VGG-16"].file)
+    blue_first = np.load(released("fff-VGG-16"))
     ours = published.load("fff-VGG-16").delta[0]
     assert ours[0, 5, 7].item() == pytest.approx(blue_first[0, 5, 7, 2] / 255, rel=1e-6)  # red comes last
 

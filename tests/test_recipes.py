@@ -90,7 +90,7 @@ def test_noise_needs_no_data(no_data):
     assert (found.method, found.seed) == ("noise", 4)
 
 
-def test_a_crafted_uap_keeps_its_budget_and_says_where_it_is_from(clothes, folders):
+def test_a_crafted_uap_keeps_its_budget_and_says_where_it_is_from(clothes, crafting_clothes, folders):
     recipe = Recipe("uap", "vgg16-mini", linf(28), seed=2, **SMALL)
     found = recipe.craft()
     assert recipe.ball.contains(found.delta)
@@ -98,7 +98,7 @@ def test_a_crafted_uap_keeps_its_budget_and_says_where_it_is_from(clothes, folde
     assert found.history[-1].keys() >= {"crafting_fooling_rate", "held_out_fooling_rate", "held_out_accuracy"}
 
 
-def test_what_was_crafted_is_kept_and_found_again(clothes, folders, monkeypatch):
+def test_what_was_crafted_is_kept_and_found_again(clothes, crafting_clothes, folders, monkeypatch):
     recipe = Recipe("uap", "vgg16-mini", linf(28), **SMALL)
     crafted = recipe.load_or_craft()
     assert [p.name for p in folders[1].iterdir()] == [f"{recipe.name}.safetensors"]
@@ -114,7 +114,7 @@ def test_the_checkouts_artifact_comes_first(folders):
     assert (recipe.load_or_craft().delta == 0).all()
 
 
-def test_an_artifact_of_other_weights_is_crafted_anew(clothes, folders):
+def test_an_artifact_of_other_weights_is_crafted_anew(clothes, crafting_clothes, folders):
     recipe = Recipe("uap", "vgg16-mini", linf(28), **SMALL)
     stale = UniversalPerturbation(torch.zeros(1, 1, 28, 28), linf(28), "uap", source_sha256="0" * 64)
     stale.save(folders[0] / f"{recipe.name}.safetensors")
@@ -161,7 +161,7 @@ def test_data_free_methods_need_no_data(no_data, few, method, found_method, sele
     assert len(found.history) == 4
 
 
-def test_gd_uap_with_data_sees_the_crafting_images(clothes, few):
+def test_gd_uap_with_data_sees_the_crafting_images(clothes, crafting_clothes, few):
     found = Recipe("gd-uap-data", "vgg16-mini", linf(24)).craft()
     assert (found.method, found.parameters["images"], found.parameters["prior"]) == ("gd-uap-data", 300, "data")
     assert found.delta.shape == (1, 1, 28, 28)

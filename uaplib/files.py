@@ -73,20 +73,21 @@ def _first_words(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def new_folders(folder: Path) -> Iterator[None]:
+def new_folders(folder: Path, keep: bool = True) -> Iterator[None]:
     """Make a folder and its parents; when the block fails, those that were not there before go, if they are empty.
 
-    Raises OSError when they cannot be made.
+    Without `keep` they go in any case. Raises OSError when they cannot be made.
     """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]  # the innermost comes first
+    done = False
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
-    except BaseException:
-        for each in missing:
+        done = keep
+    finally:
+        for each in missing if not done else ():
             with contextlib.suppress(OSError):
                 each.rmdir()
-        raise
 
 
 def sha256(path: Path) -> str:
@@ -115,10 +116,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def check_writable(path: Path, size: int = 0) -> None:
     """Try, before long work begins, that a file of `size` bytes can be written to `path`.
 
-    Its folder is made, and `size` bytes are written to a temporary file there, which is removed. Raises OSError as
-    `write_atomically` does; then no folder that it made is left either.
+    `size` bytes are written to a temporary file there, which is removed, as is every folder that had to be made.
+    Raises OSError as `write_atomically` does.
     """
-    with _beside(Path(path)) as temporary, open(temporary, "wb") as stream:
+    with _beside(Path(path), keep_folders=False) as temporary, open(temporary, "wb") as stream:
         block = os.urandom(2**20)  # not zeros, which some file systems store as nothing
         for start in range(0, size, len(block)):
             stream.write(block[: size - start])
@@ -127,13 +128,13 @@ def check_writable(path: Path, size: int = 0) -> None:
 
 
 @contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
+def _beside(path: Path, keep_folders: bool = True) -> Iterator[Path]:
     """An empty temporary file beside `path`, removed at the end. An OSError of the block is told as one of `path`."""
     temporary = None
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with new_folders(path.parent):
+        with new_folders(path.parent, keep_folders):
             handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)  # long names have a limit
             os.close(handle)
             temporary = Path(name)

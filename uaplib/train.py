@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from uaplib import depth, segmentation
 from uaplib.data import camvid, fashion_mnist
-from uaplib.files import check_writable, new_folders, write_atomically, write_text
+from uaplib.files import check_writable, write_atomically, write_text
 from uaplib.metrics import predict
 from uaplib.models import registry
 from uaplib.names import check_name
@@ -211,9 +211,8 @@ def train(
     """
     check_name("name", name, SCHEDULES)
     path = Path(folder) / f"{name}.safetensors"
-    with new_folders(path.parent):  # which go again where there is no data
-        check_writable(path, size=2**24)
-        lesson = _lesson(name)
+    check_writable(path, size=2**24)
+    lesson = _lesson(name)
     schedule = SCHEDULES[name]._replace(**({"epochs": epochs} if epochs else {}))
     started = time.perf_counter()
     with _deterministic(seed, threads):

@@ -14,7 +14,7 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize("name", [name for name, blocks in BLOCKS.items() if blocks])
-def test_blocks_run_from_top_to_bottom(name, clothes, tmp_path, monkeypatch, capsys):
+def test_blocks_run_from_top_to_bottom(name, clothes, crafting_clothes, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "prose"}
     for number, block in enumerate(BLOCKS[name], start=1):

@@ -19,7 +19,7 @@ def test_shapes_types_and_range(clothes):
     assert sorted(clothes.labels.unique().tolist()) == list(range(len(fashion_mnist.CLASSES)))
 
 
-def test_the_whole_splits_and_their_statistics(clothes):
+def test_the_whole_splits_and_their_statistics(clothes, crafting_clothes):
     train, test = fashion_mnist.load("train"), fashion_mnist.load("test")
     assert (len(train.images), len(train.labels), len(test.images), len(test.labels)) == (60000, 60000, 10000, 10000)
     assert train.images.double().mean().item() == pytest.approx(fashion_mnist.MEAN[0], abs=5e-5)
