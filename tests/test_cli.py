@@ -4,20 +4,22 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 import uaplib
-from uaplib import cli, models, published, recipes, transfer
+from uaplib import cli, models, perturbation, published, recipes, transfer
 from uaplib.catalogue import EFFICIENTNET_LITE, MIDAS
 from uaplib.cli import app, main
 from uaplib.perturbation import UniversalPerturbation
 from uaplib.published import RELEASES
 from uaplib.recipes import METHODS, Recipe, TransferStudy, linf
 
-COMMANDS = ["train", "craft", "evaluate", "transfer", "list"]
+COMMANDS = ["train", "craft", "import", "evaluate", "transfer", "list"]
 
 
 def invoke(*arguments):
@@ -183,6 +185,29 @@ BAD = {
     "two budgets": (["craft", "uap", "--eps-255", 8, "--eps-l2", 1], "give one budget"),
     "method": (["craft", "upa", "--eps-255", 8], "method='upa' is unknown. Did you mean 'uap'"),
     "no method": (["craft", "--eps-255", 8], "name one method, or say --all"),
+    "a budget of nothing": (["craft", "fff", "--eps-255", 0], "the budget must be more than 0"),
+    "a negative budget": (["craft", "uap", "--eps-255", -1], "the budget must be more than 0"),
+    "an l2 budget of nothing": (["craft", "uap", "--eps-l2", 0], "the budget must be more than 0"),
+    "images of fff": (
+        ["craft", "fff", "--eps-255", 8, "--images", 50],
+        "--images: fff has no such option, it is of uap",
+    ),
+    "passes of noise": (["craft", "noise", "--eps-255", 8, "--passes", 5], "--passes: noise has no such option"),
+    "two of gd-uap": (
+        ["craft", "gd-uap-data", "--eps-255", 8, "--target-rate", 0.8, "--images", 50],
+        "--images, --target-rate: gd-uap-data has no such option",
+    ),
+    "seed of all": (["craft", "--all", "--seed", 0], "--seed: --all takes no other option"),
+    "victims of a study": (
+        ["transfer", "--study", "imagenet", "--victims", "resnet-mini"],
+        "--victims: a study has victims of its own",
+    ),
+    "cells for a table": (["transfer", "--study", "paper", "--out", "m.jsonl"], "let the table end in .csv"),
+    "another layout": (
+        ["import", "v.npy", "--layout", "HWC-RGB"],
+        "layout='HWC-RGB' is unknown. Did you mean 'HWC-RGB-",
+    ),
+    "weights elsewhere": (["train", "resnet-mini", "--out", __file__], "resnet-mini.safetensors cannot be written"),
     "model": (
         ["craft", "uap", "--eps-255", 8, "--model", "vgg16-min"],
         "model='vgg16-min' is unknown. Did you mean 'vgg16-mini'",
@@ -229,7 +254,8 @@ def test_bad_input_raises_a_clear_error(case):
 
 @pytest.mark.parametrize(
     "command",
-    ["evaluate", "crafd", "train --epochs 0", "craft uap --eps-255 -1", "craft noise --eps-255 nan",
+    ["evaluate", "crafd", "train --epochs 0", "craft noise --eps-255 nan", "craft fff --eps-255 300",
+     "craft fff --eps-255 100000",
      "craft uap --eps-255 x", "craft uap --eps-255 8 --images 0", "craft uap --eps-255 8 --target-rate 2"],
 )  # fmt: skip
 def test_what_the_command_line_itself_refuses_has_exit_code_2(command):
@@ -291,3 +317,210 @@ def test_ctrl_c_keeps_the_work_and_the_same_command_goes_on(clothes, crafting_cl
     assert UniversalPerturbation.load(checkpoint).run["position"] > 0
     succeed(*command)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def raised(*arguments):
+    """The text of the error that a command ends with."""
+    result = invoke(*arguments)
+    assert isinstance(result.exception, ValueError | OSError), result.output
+    return str(result.exception)
+
+
+def photo(path):
+    path.write_bytes(b"\xff\xd8\xff\xe0 a photograph")
+    return path
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "notes.txt", "v.safetensors"])
+def test_craft_replaces_no_file_of_another_kind(tmp_path, name):
+    path = photo(tmp_path / name)
+    before = path.read_bytes()
+    message = raised("craft", "noise", "--eps-255", 8, "--out", path)
+    assert message == f"{path} is there already, and is no perturbation of uaplib; name another file"
+    assert path.read_bytes() == before
+
+
+def test_craft_replaces_no_other_perturbation_and_finds_its_own(noise):
+    before = noise.read_bytes(), noise.stat().st_mtime_ns
+    assert "is another perturbation" in raised("craft", "noise", "--eps-255", 28, "--seed", 4, "--out", noise)
+    assert "is another perturbation" in raised("craft", "fff", "--eps-255", 28, "--seed", 3, "--out", noise)
+    assert succeed("craft", "noise", "--eps-255", 28, "--seed", 3, "--out", noise).split() == [str(noise)]
+    assert (noise.read_bytes(), noise.stat().st_mtime_ns) == before
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "table.csv", "noise.safetensors"])
+def test_transfer_replaces_no_file_of_another_kind_and_no_source(tmp_path, noise, name):
+    path = tmp_path / name
+    if not path.exists():
+        photo(path)
+    before = path.read_bytes()
+    message = raised("transfer", "--sources", noise, "--victims", "resnet-mini", "--out", path)
+    expected = "is one of the sources" if name == noise.name else "is no table of `uaplib transfer`"
+    assert expected in message
+    assert path.read_bytes() == before
+    assert not path.with_suffix(".jsonl").exists()
+
+
+def test_transfer_leaves_a_file_of_another_kind_in_the_place_of_its_cells(clothes, tmp_path, noise):
+    (tmp_path / "m.jsonl").write_text("a note without an end")
+    message = raised(
+        "transfer", "--sources", noise, "--victims", "resnet-mini", "--images", 5, "--out", tmp_path / "m.csv"
+    )
+    assert "m.jsonl holds something else than cells of a transfer matrix" in message
+    assert (tmp_path / "m.jsonl").read_text() == "a note without an end"
+
+
+@pytest.mark.parametrize("out", ["", ".", "folder", "file/v", "n" * 300])
+@pytest.mark.parametrize("command", ["craft", "transfer"])
+def test_an_output_that_cannot_be_written_is_found_out_before_the_work_begins(
+    tmp_path, monkeypatch, noise, out, command
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(Recipe, "craft", lambda *_: pytest.fail("the work has begun"))
+    monkeypatch.setattr(recipes, "evaluation_set", lambda *_, **__: pytest.fail("the work has begun"))
+    arguments = {"craft": ["uap", "--eps-255", 8], "transfer": ["--sources", noise, "--victims", "resnet-mini"]}[
+        command
+    ]
+    assert "cannot be written" in raised(command, *arguments, "--out", out)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder", noise.name]
+
+
+@pytest.mark.parametrize(
+    ("layout", "change"),
+    [("CHW-RGB-1", lambda v: v / 255), ("HWC-BGR-255", lambda v: v[::-1].transpose(1, 2, 0)),
+     ("WHC-RGB-255", lambda v: v.transpose(2, 1, 0)[None])],
+)  # fmt: skip
+def test_a_perturbation_of_someone_elses_is_brought_in(tmp_path, layout, change):
+    values = np.random.default_rng(0).choice([-10.0, 10.0], (3, 4, 5)).astype(np.float32)
+    np.save(tmp_path / "v.npy", change(values))
+    assert "bring it in by `uaplib import" in raised("evaluate", tmp_path / "v.npy", "--model", "resnet-mini")
+    printed = succeed("import", tmp_path / "v.npy", "--layout", layout, "--source", "theirs")
+    assert printed.split() == [str(tmp_path / "v.safetensors")]
+    found = UniversalPerturbation.load(tmp_path / "v.safetensors")
+    assert np.allclose(found.delta[0].numpy() * 255, values)
+    assert (found.method, found.source, str(found.ball)) == ("imported", "theirs", "l∞ ≤ 10/255")
+    assert "is there already" in raised("import", tmp_path / "v.npy", "--layout", layout)
+
+
+@pytest.mark.parametrize("ending", [".npy", ".pt", ".h5", ".mat"])
+@pytest.mark.parametrize("command", ["evaluate", "transfer"])
+def test_a_foreign_file_says_what_it_is_and_how_to_bring_it_in(tmp_path, ending, command):
+    path = tmp_path / f"v{ending}"
+    path.write_bytes(b"garbage" * 10)
+    arguments = {"evaluate": [path, "--model", "resnet-mini"],
+                 "transfer": ["--sources", path, "--victims", "resnet-mini", "--out", tmp_path / "m.csv"]}  # fmt: skip
+    message = raised(command, *arguments[command])
+    assert f"bring it in by `uaplib import {path}`" in message
+    assert "header" not in message
+
+
+def test_evaluate_resizes_as_transfer_does_and_says_so(clothes, tmp_path):
+    path = tmp_path / "v.safetensors"
+    perturbation.noise(linf(28), (1, 20, 20)).save(path)
+    found = json.loads(succeed("evaluate", path, "--model", "resnet-mini", "--images", 40))
+    assert found["resized"] == {"from": [20, 20], "to": [28, 28], "mode": "bilinear"}
+    succeed("transfer", "--sources", path, "--victims", "resnet-mini", "--images", 40, "--out", tmp_path / "m.csv")
+    assert pd.read_csv(tmp_path / "m.csv").fooling_rate[0] == found["fooling_rate"]["value"]
+
+
+def test_evaluate_refuses_other_channels_before_the_clean_pass(clothes, tmp_path, monkeypatch):
+    perturbation.noise(linf(28), (3, 28, 28)).save(tmp_path / "v")
+    monkeypatch.setattr(models, "load", lambda name: pytest.fail("the network was loaded"))
+    message = raised("evaluate", tmp_path / "v", "--model", "resnet-mini")
+    assert "of 3 channels (crafted on nothing) does not fit images of 1" in message
+
+
+def test_evaluate_says_what_it_measures_on(clothes, noise):
+    result = invoke("evaluate", noise, "--model", "resnet-mini", "--images", 40)
+    assert json.loads(result.stdout)["images_from"] == "Fashion-MNIST, test split"
+    assert "measuring on 40 images from: Fashion-MNIST, test split" in result.stderr
+
+
+def test_one_victim_that_does_not_fit_leaves_a_table_of_the_others(clothes, noise, tmp_path):
+    out = tmp_path / "m.csv"
+    victims = ["--victims", "resnet-mini", "--victims", "unet-depth", "--victims", "vgg-f-mini"]
+    with pytest.warns(UserWarning, match="unet-depth is left out: "):
+        result = invoke("transfer", "--sources", noise, *victims, "--images", 10, "--out", out)
+    assert result.exit_code == 2
+    assert pd.read_csv(out).victim.tolist() == ["resnet-mini", "vgg-f-mini"]
+    assert "n: resnet-mini 10, vgg-f-mini 10" in result.stdout
+
+
+def test_training_writes_into_a_folder_of_the_users(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("uaplib.train.train", lambda name, folder, **_: seen.append((name, folder)) or {})
+    monkeypatch.chdir(tmp_path)
+    succeed("train", "resnet-mini")
+    succeed("train", "resnet-mini", "--out", "mine")
+    succeed("train", "vgg-f-mini", "--package")
+    weights = models.weights_file("vgg-f-mini").parent
+    assert [(n, str(f)) for n, f in seen] == [
+        ("resnet-mini", "weights"),
+        ("resnet-mini", "mine"),
+        ("vgg-f-mini", str(weights)),
+    ]
+    monkeypatch.setattr(cli, "checkout", lambda: None)
+    assert "--package replaces the weights of the book, and this is no checkout" in raised(
+        "train", "vgg-f-mini", "--package"
+    )
+
+
+def test_an_installed_package_crafts_all_into_the_data_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(recipes, "ARTIFACTS", None)
+    monkeypatch.setenv("UAPLIB_DATA", str(tmp_path))
+    monkeypatch.setattr(recipes, "book", lambda: [Recipe("noise", "resnet-mini", linf(24))])
+    monkeypatch.setattr(Recipe, "keep_measured", lambda recipe, kept, folder, progress: (folder / "kept").touch())
+    (tmp_path / "artifacts").mkdir()
+    succeed("craft", "--all")
+    assert [p.name for p in (tmp_path / "artifacts").iterdir()] == ["kept"]
+
+
+FAULTS = {
+    "a missing package": (ImportError("the package timm is not installed: pip install timm"), "pip install timm"),
+    "a full disk": (OSError(28, "No space left on device", "/x/v"), "/x/v: No space left on device"),
+    "no gradient": (FloatingPointError("the gradient is not finite in iteration 1"), "iteration 1"),
+    "of the device": (RuntimeError("CUDA error: device lost\nCompile with DSA\nand more\n\nand more"), "device lost"),
+    "without words": (ValueError(), "ValueError"),
+    "a novel": (ValueError("word " * 1000), "word word"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_error_is_at_most_two_short_lines_and_exit_code_2(fault, monkeypatch, capsys):
+    error, words = FAULTS[fault]
+
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(models, "card", fail)
+    monkeypatch.setattr(sys, "argv", ["uaplib", "list", "models"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    shown = capsys.readouterr().err
+    assert end.value.code == 2
+    assert words in shown
+    assert shown.count("\n") <= 2
+    assert max(map(len, shown.splitlines())) < 450
+
+
+@pytest.mark.parametrize("command", ["evaluate", "crafd", "craft --epz 8", "craft uap --eps-255 x", "train --epochs 0"])
+def test_what_typer_refuses_is_said_in_two_lines_too(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["uaplib", *command.split()])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said, where = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2
+    assert said.startswith("uaplib: ")
+    assert where.startswith("Try: uaplib")
+
+
+def test_a_warning_is_one_line_of_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(models, "card", lambda name: warnings.warn("something to know", stacklevel=1) or {}["stop"])
+    monkeypatch.setattr(sys, "argv", ["uaplib", "list", "models"])
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    with pytest.raises(KeyError), warnings.catch_warnings():
+        warnings.simplefilter("always")
+        main()
+    assert "uaplib: something to know\n" in capsys.readouterr().err

@@ -302,12 +302,12 @@ def test_an_error_about_another_file_stays_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1])
-def test_what_can_be_written_passes_and_only_the_folder_is_left(tmp_path, monkeypatch, size):
+def test_what_can_be_written_passes_and_nothing_is_left(tmp_path, monkeypatch, size):
     written = []
     monkeypatch.setattr(os, "fsync", lambda handle: written.append(os.fstat(handle).st_size))
     files.check_writable(tmp_path / "a" / "f", size)
     assert written == [size]
-    assert tree(tmp_path) == ["a"]
+    assert tree(tmp_path) == []
 
 
 def test_checking_leaves_a_file_that_is_there_as_it_is(tmp_path):
@@ -326,4 +326,4 @@ def test_a_file_larger_than_there_is_room_for_is_noticed(tmp_path):
             files.check_writable(tmp_path / "b" / "f", 2**20 + 101)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert tree(tmp_path) == ["a"]
+    assert tree(tmp_path) == []

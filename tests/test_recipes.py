@@ -1,13 +1,17 @@
 import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from uaplib import attacks, depth, metrics, models, provenance, recipes, segmentation
+from tests.conftest import or_skip
+from uaplib import attacks, depth, metrics, models, recipes, segmentation
 from uaplib.attacks.activations import Settings
 from uaplib.balls import NormBall
 from uaplib.data import camvid, scenes
+from uaplib.features import Layer
 from uaplib.models import dense
 from uaplib.perturbation import UniversalPerturbation
 from uaplib.recipes import Recipe, linf
@@ -42,6 +46,13 @@ def evaluated(monkeypatch):
     images, labels = torch.rand(10, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(10)
     monkeypatch.setattr(recipes, "evaluation_set", lambda model, count=None: (images, labels))
     return images, labels
+
+
+def empty(recipe):
+    """A perturbation of zeros that says it is the recipe's."""
+    identity = recipe.identity(recipes.images_at_hand)
+    del identity["ball"]
+    return UniversalPerturbation(torch.zeros(1, 1, 28, 28), recipe.ball, **identity)
 
 
 def test_linf_is_in_255ths():
@@ -108,8 +119,7 @@ def test_what_was_crafted_is_kept_and_found_again(clothes, crafting_clothes, fol
 
 def test_the_checkouts_artifact_comes_first(folders):
     recipe = Recipe("fff", "vgg16-mini", linf(8))
-    digest = provenance.weights_sha256(models.load("vgg16-mini"))
-    special = UniversalPerturbation(torch.zeros(1, 1, 28, 28), linf(8), "fff", source_sha256=digest)
+    special = empty(recipe)
     special.save(folders[0] / f"{recipe.name}.safetensors")
     assert (recipe.load_or_craft().delta == 0).all()
 
@@ -133,12 +143,10 @@ def test_noise_is_made_and_not_kept(folders):
     assert not folders[1].exists()
 
 
-def test_where_nothing_can_be_kept_there_is_a_warning_and_the_result(folders, few, monkeypatch):
-    def refused(*arguments):
-        raise PermissionError("read-only file system")
-
-    monkeypatch.setattr(UniversalPerturbation, "save", refused)
-    with pytest.warns(UserWarning, match="could not be kept for the next run: read-only file system"):
+def test_where_nothing_can_be_kept_there_is_a_warning_and_the_result(folders, few):
+    folders[1].parent.mkdir(parents=True)
+    folders[1].write_text("a file where the folder of artifacts should be")
+    with pytest.warns(UserWarning, match="could not be kept for the next run: .* cannot be written"):
         assert Recipe("fff", "vgg16-mini", linf(8)).load_or_craft().method == "fff"
 
 
@@ -407,3 +415,179 @@ def test_a_studys_sources_are_artifacts_and_releases(folders, monkeypatch):
     assert list(found) == [noise.name, "published:uap-VGG-16"]
     assert torch.equal(found[noise.name].delta, noise.craft().delta)
     assert found["published:uap-VGG-16"] == "the release uap-VGG-16"
+
+
+INTERRUPTED = {method: Recipe(method, "vgg16-mini", linf(24)) for method in ("fff", "gd-uap-none", "gd-uap-data")} | {
+    "uap": Recipe("uap", "vgg16-mini", linf(28), images=6, max_passes=2)
+}
+
+
+def interrupt(monkeypatch, recipe, call):
+    """Let the given step of a run raise KeyboardInterrupt; return the list in which steps are counted."""
+    run, name = (attacks._uap._Run, "visit") if recipe.method == "uap" else (attacks.activations._Run, "step")
+    original, calls = getattr(run, name), []
+
+    def step(*arguments):
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(run, name, step)
+    return calls
+
+
+@pytest.mark.parametrize("method", INTERRUPTED)
+def test_interrupted_crafting_is_never_kept_as_finished_and_goes_on(
+    method, folders, few, monkeypatch, clothes, crafting_clothes
+):
+    recipe = INTERRUPTED[method]
+    with monkeypatch.context() as patch:
+        interrupt(patch, recipe, 3)
+        with pytest.raises(KeyboardInterrupt):
+            recipe.load_or_craft()
+    assert [p.name for p in folders[1].iterdir()] == [f"{recipe.name}.safetensors.part"]
+    assert recipe.find(folders[1]) is None
+    found, whole = recipe.load_or_craft(), recipe.craft()
+    assert torch.equal(found.delta, whole.delta)
+    assert found.history == whole.history
+    assert [p.name for p in folders[1].iterdir()] == [f"{recipe.name}.safetensors"]
+
+
+def test_a_study_stops_where_it_is_interrupted(folders, few, monkeypatch):
+    study = recipes.TransferStudy([INTERRUPTED["fff"], INTERRUPTED["gd-uap-none"]], ["vgg16-mini"])
+    interrupt(monkeypatch, INTERRUPTED["fff"], 2)
+    with pytest.raises(KeyboardInterrupt):
+        study.sources()
+    assert [p.suffix for p in folders[1].iterdir()] == [".part"]
+
+
+def test_crafting_shows_progress(folders, few, capsys):
+    INTERRUPTED["fff"].load_or_craft()
+    assert "fff" in capsys.readouterr().err
+
+
+@pytest.fixture
+def forgotten():
+    """What was remembered of images and layers does not count before or after."""
+    remembered = (recipes.crafting_set, recipes.foreground_set, recipes.images_at_hand, recipes._layers,
+                  recipes.evaluation_set, recipes.selection_set)  # fmt: skip
+
+    def forget():
+        for function in remembered:
+            getattr(function, "cache_clear", lambda: None)()
+
+    forget()
+    yield forget
+    forget()
+
+
+def images_of(count):
+    images = torch.rand(count, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    return lambda model, asked=None: (images[:asked], torch.zeros(count, dtype=torch.int64)[:asked])
+
+
+@pytest.mark.parametrize("method", ["gd-uap-data", "uap"])
+def test_what_was_crafted_on_fewer_images_is_not_taken_for_all(method, folders, few, monkeypatch, forgotten, clothes):
+    recipe = Recipe(method, "vgg16-mini", linf(24), images=100, max_passes=1)
+    monkeypatch.setattr(recipes, "crafting_set", images_of(6))
+    first = recipe.load_or_craft()
+    assert first.parameters["images"] == 6
+    assert torch.equal(recipe.load_or_craft().delta, first.delta)
+    forgotten()
+    monkeypatch.setattr(recipes, "crafting_set", images_of(9))
+    with pytest.warns(UserWarning, match="is not used: it was crafted from other weights, settings or images"):
+        second = recipe.load_or_craft()
+    assert second.parameters["images"] == 9
+
+
+CHANGES = {
+    "a default": lambda patch: patch.setitem(
+        attacks._gd_uap.DEFAULTS, "none", replace(attacks._gd_uap.DEFAULTS["none"], halve_every=3)
+    ),
+    "the layers": lambda patch: patch.setattr(recipes, "_layers", lambda *_: [Layer("network.0")]),
+    "a variant": lambda patch: patch.setitem(recipes.VARIANTS, "", recipes.Variant({"smoothness": 2.0})),
+    "the weights": lambda patch: patch.setattr(recipes, "weights_sha256", lambda model: "0" * 64),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_crafted_otherwise_is_not_found(change, folders, few, monkeypatch):
+    recipe = INTERRUPTED["gd-uap-none"]
+    recipe.load_or_craft()
+    assert recipe.find(folders[1]) is not None
+    CHANGES[change](monkeypatch)
+    with pytest.warns(UserWarning, match="is not used"):
+        assert recipe.find(folders[1]) is None
+
+
+def test_a_measurement_on_fewer_images_or_of_another_perturbation_is_not_found(folders, evaluated, few, monkeypatch):
+    recipe = Recipe("fff", "vgg16-mini", linf(24))
+    recipe.keep_measured(recipe.craft(), folders[0])
+    assert recipe.find_measured(folders[0]) is not None
+    with monkeypatch.context() as patch:
+        CHANGES["the layers"](patch)
+        assert recipe.find_measured(folders[0]) is None
+    recipes.images_at_hand.cache_clear()
+    monkeypatch.setattr(recipes, "evaluation_set", images_of(12))
+    assert recipe.find_measured(folders[0]) is None
+
+
+@pytest.mark.parametrize(("method", "model"), [("uap", "resnet-mini"), ("gd-uap-data", "vgg-f-mini")])
+def test_without_the_images_the_books_own_artifacts_are_found(no_data, forgotten, method, model):
+    recipe = Recipe(method, model, linf(24))
+    assert recipe.find(recipes.ARTIFACTS).parameters["images"] in (100, 300)
+    with pytest.raises(FileNotFoundError):
+        recipes.images_at_hand(recipe.model, "crafting")
+
+
+def test_the_books_images_are_those_that_are_at_hand(forgotten):
+    kept = json.loads((recipes.ARTIFACTS / "images.json").read_text())
+    models_of = {"fashion-mnist": "resnet-mini", "camvid": "unet-camvid", "scenes": "unet-depth"}
+    for data, parts in kept.items():
+        model = models_of.get(data) or data.split()[1]
+        for part, record in parts.items():
+            if (data, part) in [("scenes", "evaluation"), ("camvid", "evaluation")]:
+                continue  # the rates of these are measured again in test_artifacts
+            if or_skip(recipes._seen, model, part) and len(recipes._seen(model, part)[0]) == record["images"]:
+                assert recipes.images_at_hand(model, part) == record, (data, part)
+
+
+def test_an_installed_package_keeps_what_it_crafts_beside_the_data(monkeypatch, tmp_path, few):
+    monkeypatch.setenv("UAPLIB_DATA", str(tmp_path))
+    monkeypatch.setattr(recipes, "ARTIFACTS", None)
+    recipe = INTERRUPTED["fff"]
+    recipe.load_or_craft()
+    assert recipes.kept_folder() == tmp_path / "artifacts"
+    assert recipe.find(recipes.kept_folder()) is not None
+    assert recipe.find_measured(None) is None
+
+
+@pytest.mark.parametrize("ball", [linf(0), linf(256), NormBall(2, 0)], ids=str)
+def test_a_budget_of_nothing_or_of_everything_is_refused(ball):
+    with pytest.raises(ValueError, match="the budget must be more than 0 and, for l∞, at most 255/255"):
+        Recipe("fff", "vgg16-mini", ball)
+
+
+def test_a_recipe_takes_numbers_of_numpy(few, tmp_path):
+    recipe = Recipe("fff", "vgg16-mini", linf(np.float32(24)), seed=np.int64(3), images=np.int32(5))
+    assert recipe.name == "fff-vgg16-mini-linf24-s3"
+    recipe.craft_into(tmp_path / "v")
+    assert recipe.matches(UniversalPerturbation.load(tmp_path / "v"))
+
+
+@pytest.mark.parametrize(
+    ("model", "part", "words"),
+    [("resnet-mini", "crafting", "Fashion-MNIST, train split"), ("unet-camvid", "evaluation", "camvid, test split"),
+     ("unet-depth", "selection", "scenes, val split")],
+)  # fmt: skip
+def test_images_say_where_they_are_from(model, part, words):
+    assert recipes.images_from(model, part) == words
+
+
+@pytest.mark.parametrize(("part", "count"), [("crafting", 6), ("selection", 2), ("evaluation", 12)])
+def test_the_twenty_pictures_in_place_of_the_samples_are_announced(no_data, forgotten, part, count):
+    pytest.importorskip("foolbox")
+    assert recipes.images_from("efficientnet-lite0", part) == "foolbox's twenty pictures"
+    with pytest.warns(UserWarning, match=f"for {part} there are only {count} of foolbox's pictures.*were not found"):
+        assert len(recipes._seen("efficientnet-lite0", part)[0]) == count
