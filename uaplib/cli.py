@@ -142,6 +142,7 @@ def _craft(recipe: "Recipe", path: Path) -> "UniversalPerturbation":
     from uaplib import recipes
     from uaplib.perturbation import UniversalPerturbation
 
+    check_writable(path)
     if path.is_file():
         try:
             kept = UniversalPerturbation.load(path)
@@ -176,6 +177,7 @@ def import_(
     """Bring in a perturbation of someone else's, so that evaluate and transfer take it."""
     check_name("layout", layout, LAYOUTS)
     target = out or file.with_suffix(".safetensors")
+    check_writable(target)
     if target.exists():
         raise ValueError(f"{target} is there already; name another file with --out")
     from uaplib import published
@@ -267,11 +269,11 @@ def _check_table(out: Path, sources: list[str]) -> None:
     """Raise when the table cannot be written, or would replace something else than a table of before."""
     if out.suffix == ".jsonl":
         raise ValueError(f"--out {out}: finished cells go into the file of this name; let the table end in .csv")
+    check_writable(out)
     if any(Path(source).exists() and out.exists() and out.samefile(source) for source in sources):
         raise ValueError(f"--out {out} is one of the sources; name another file")
     if out.is_file() and not out.read_bytes().startswith(b"source,crafted_on,method,"):
         raise ValueError(f"{out} is there already, and is no table of `uaplib transfer`; name another file")
-    check_writable(out)
 
 
 def _sources(names: list[str]) -> dict[str, "UniversalPerturbation"]:

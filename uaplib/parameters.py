@@ -8,11 +8,30 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from uaplib import models
 from uaplib.names import check_name
 
-ModelName = Annotated[str, AfterValidator(lambda name: check_name("model", name, models.names()))]
-AnyModelName = Annotated[str, AfterValidator(lambda name: models.check_model_name(name))]  # ImageNet's too
-Budget255 = Annotated[int | float, Field(gt=0, le=255)]  # an l-infinity budget in steps of 8-bit pixels
-Length = Annotated[int | float, Field(gt=0, le=100)]  # an l2 budget in units of [0, 1]
+
+def _classifier(name: str) -> str:
+    if models.says(name) != "label":
+        raise ValueError(f"{name} says something about pixels, and this chapter is about labels of whole images")
+    return name
+
+
+def _of_photographs(name: str) -> str:
+    models.preprocessing(name)
+    return name
+
+
+MINIS, DEPTH = models.names(), [name for name, spec in models.DENSE.items() if spec.says == "depth"]
+ModelName = Annotated[str, AfterValidator(lambda name: check_name("model", name, MINIS))]
+DepthName = Annotated[str, AfterValidator(lambda name: check_name("model", name, DEPTH))]
+ClassifierName = Annotated[str, AfterValidator(_classifier)]
+ImageNetName = Annotated[str, AfterValidator(_of_photographs), AfterValidator(_classifier)]
+# float32 rounds a pixel near 1 by 3e-8: of smaller budgets too little is left to check and to measure.
+Budget255 = Annotated[int | float, Field(ge=0.1, le=255)]  # an l-infinity budget in steps of 8-bit pixels
+Length = Annotated[int | float, Field(ge=0.01, le=100)]  # an l2 budget in units of [0, 1]
 Count = Annotated[int, Field(ge=1)]
+Counts = Annotated[list[Count], Field(min_length=1)]
+SceneCount = Annotated[int, Field(ge=1, le=1_000_000)]  # so many can be rendered before the next split begins
+Percent = Annotated[int, Field(ge=1, le=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 

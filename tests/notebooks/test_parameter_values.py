@@ -1,0 +1,179 @@
+"""Every chapter runs to its end with the smallest values that its own check allows, and with large ones.
+
+The values come from the types in the chapter's check, so a new parameter is tested, or refused here, by itself. Cells
+run in this process: a kernel for each run would take longer than the run. Crafting that the book keeps as artifacts is
+cut to one iteration, because with other values nothing is kept and chapters would craft for minutes; cut as well are
+the pictures on which an iterate is chosen or a kept perturbation measured, and a chapter's fixed test sets. All
+else is as in the chapter.
+"""
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from uaplib import models, parameters, priors, recipes
+from uaplib.data import fashion_mnist
+from uaplib.models import pretrained
+from uaplib.pipeline.execute import chapters
+
+ROOT = Path(__file__).parents[2]
+CHAPTERS = [pytest.param(path, id=path.stem) for path in chapters(ROOT)]
+NAMES = [*models.names(), *models.DENSE, *pretrained.EFFICIENTNET_LITE]  # whose weights are at hand
+FEW = 6  # the large value of what says how much is computed, where there is no larger one that is cheap
+PICTURES = 5  # figures show so many
+TOO_MUCH = {"study_name": ["paper"]}  # values whose networks are a download of gigabytes
+
+Cells = list[tuple[list[str], ast.Module]]
+
+
+def read(path: Path) -> Cells:
+    """Each code cell's tags and statements, from the imports on; before them stands the installation on Colab."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"][1:]
+    return [(cell.metadata.get("tags", []), ast.parse(cell.source)) for cell in cells]
+
+
+def place_of_parameters(cells: Cells) -> int:
+    return next(place for place, (tags, _) in enumerate(cells) if "parameters" in tags)
+
+
+def types_and_defaults(cells: Cells) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the chapter's check says of each parameter, and the parameters' values, both by name."""
+    place, names, defaults = place_of_parameters(cells), {}, {}
+    for _, tree in cells[:place]:
+        execute(tree, names)
+    execute(cells[place][1], defaults)
+    calls = [node for node in ast.walk(cells[place + 1][1]) if isinstance(node, ast.Call)]
+    check = next(call for call in calls if ast.unparse(call.func).split(".")[-1] == "validate")
+    types = {k.arg: eval(compile(ast.Expression(k.value), "check", "eval"), names) for k in check.keywords}
+    return types, {name: value for name, value in defaults.items() if not name.startswith("__")}
+
+
+def smallest(kind: Any, default: Any) -> Any:
+    """The smallest value of a type that a check names; of names of networks, the default."""
+    return _smallest(TypeAdapter(kind).json_schema(), default)
+
+
+def _smallest(schema: dict, default: Any) -> Any:
+    if "enum" in schema:
+        return schema["enum"][0]
+    if schema.get("type") == "string":
+        return default
+    if schema.get("type") == "array":
+        return [_smallest(schema["items"], None)] * schema["minItems"]
+    return schema["minimum"] if "minimum" in schema else schema["ge"]
+
+
+def largest(name: str, kind: Any, default: Any) -> Any:
+    """The largest value of a type that is cheap; of names, the first one at hand that is not the default."""
+    schema = TypeAdapter(kind).json_schema()
+    if "enum" in schema:
+        return [value for value in schema["enum"] if value not in TOO_MUCH.get(name, ())][-1]
+    if schema.get("type") == "string":
+        return next((other for other in NAMES if other != default and allows(kind, other)), default)
+    if schema.get("type") == "array":
+        return [FEW, 1, FEW // 2, 1]  # neither in order nor all different
+    if "exclusiveMaximum" in schema:
+        return schema["exclusiveMaximum"] - 1
+    highest = schema.get("maximum", schema.get("le"))
+    return FEW if highest is None or highest > 1000 else highest
+
+
+def allows(kind: Any, value: Any) -> bool:
+    try:
+        parameters.validate({"x": value}, x=kind)
+    except ValueError:
+        return False
+    return True
+
+
+def execute(tree: ast.Module, names: dict[str, Any]) -> None:
+    """Run a cell; what its last line shows is made into text, and its figures are drawn."""
+    *statements, last = tree.body
+    shown = isinstance(last, ast.Expr)
+    exec(compile(ast.Module(statements if shown else tree.body, []), "cell", "exec"), names)
+    if shown:
+        str(eval(compile(ast.Expression(last.value), "cell", "eval"), names))
+    for number in plt.get_fignums():
+        plt.figure(number).canvas.draw()
+    plt.close("all")
+
+
+def run(cells: Cells, values: dict[str, Any]) -> None:
+    """Run a chapter from its first cell to its last with these parameters."""
+    names, place = {"__name__": "__main__"}, place_of_parameters(cells)
+    for number, (_, tree) in enumerate(cells):
+        execute(tree, names)
+        if number == place:
+            names.update(values)
+
+
+@pytest.fixture
+def hurried(monkeypatch, tmp_path):
+    """One iteration, few pictures, and no perturbation left in the reader's data folder."""
+    monkeypatch.setattr(recipes, "data_folder", lambda: tmp_path)
+    uap, gd_uap, fff = recipes.uap, recipes.gd_uap, recipes.fast_feature_fool
+    crafting_set, evaluation_set = recipes.crafting_set, recipes.evaluation_set
+    selection_pictures, load = priors.selection_pictures, fashion_mnist.load
+
+    def short_uap(model, images, ball, *, labels, held_out, max_passes, **options):
+        images, labels = images[:2], labels[:2]
+        return uap(model, images, ball, labels=labels, held_out=held_out, max_passes=1, **options)
+
+    def short(craft):
+        return lambda *given, settings, **options: craft(
+            *given, settings=replace(settings, max_iterations=1, check_every=1, check_after=0, batch_size=1), **options
+        )
+
+    monkeypatch.setattr(recipes, "uap", short_uap)
+    monkeypatch.setattr(recipes, "gd_uap", short(gd_uap))
+    monkeypatch.setattr(recipes, "fast_feature_fool", short(fff))
+    monkeypatch.setattr(recipes, "crafting_set", lambda model, count=None: crafting_set(model, PICTURES))
+    monkeypatch.setattr(
+        recipes, "evaluation_set", lambda model, count=None: evaluation_set(model, min(count or FEW, FEW))
+    )
+    monkeypatch.setattr(
+        priors, "selection_pictures", lambda model, count=100: selection_pictures(model, min(count, PICTURES))
+    )
+    monkeypatch.setattr(
+        fashion_mnist,
+        "load",
+        lambda split, first=None: load(split, min(first or 100, 100) if split == "test" else first),
+    )
+    with plt.rc_context(), torch.random.fork_rng(devices=[]):
+        plt.switch_backend("agg")
+        yield
+    plt.close("all")
+
+
+@pytest.fixture(params=CHAPTERS)
+def cells(request) -> Cells:
+    return read(request.param)
+
+
+def test_every_parameter_is_in_the_check(cells):
+    types, defaults = types_and_defaults(cells)
+    assert types.keys() == defaults.keys()
+
+
+def test_the_check_allows_what_is_tested(cells):
+    types, defaults = types_and_defaults(cells)
+    for name, kind in types.items():
+        for value in (defaults[name], smallest(kind, defaults[name]), largest(name, kind, defaults[name])):
+            assert allows(kind, value), f"{name}={value!r}"
+
+
+def test_smallest_values(cells, hurried):
+    types, defaults = types_and_defaults(cells)
+    run(cells, {name: smallest(kind, defaults[name]) for name, kind in types.items()})
+
+
+def test_largest_values(cells, hurried):
+    types, defaults = types_and_defaults(cells)
+    run(cells, {name: largest(name, kind, defaults[name]) for name, kind in types.items()})
