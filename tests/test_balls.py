@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uaplib.balls import NormBall
+from uaplib.balls import NormBall, clamp
 
 SHAPE = (3, 2, 4, 4)
 balls = st.builds(NormBall, st.sampled_from([2, math.inf]), st.just(0.0) | st.floats(1e-6, 10))
@@ -130,3 +130,51 @@ def test_p_may_be_text():
 )
 def test_a_ball_prints_as_the_book_writes_it(ball, text):
     assert str(ball) == text
+
+
+BORDERS = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+
+
+@BORDERS
+@pytest.mark.parametrize("eps", [10 / 255, 24 / 255, 0.1, 0.125])
+def test_the_gradient_of_a_projection_is_one_inside_and_zero_from_the_border_on(dtype, eps):
+    border = torch.tensor(eps, dtype=dtype)
+    inner, outer = (torch.nextafter(border, border.new_tensor(to)) for to in (0.0, 1.0))
+    v = torch.stack([inner, -inner, border * 0, border, -border, outer, -outer, border * 9]).requires_grad_()
+    projected = NormBall(math.inf, eps).project(v)
+    (gradient,) = torch.autograd.grad(projected, v, torch.full_like(v, 3))
+    assert gradient.tolist() == [3, 3, 3, 0, 0, 0, 0, 0]
+    assert projected.tolist() == [inner, -inner, 0, border, -border, border, -border, border]
+
+
+@BORDERS
+def test_a_saturated_pixel_stays_stuck_in_a_projection_of_a_projection(dtype):
+    ball = NormBall(math.inf, 10 / 255)
+    v = ball.project(tensor(1).to(dtype)).requires_grad_()
+    (gradient,) = torch.autograd.grad(ball.project(v).sum(), v)
+    saturated = v.abs() >= torch.tensor(10 / 255, dtype=dtype)
+    assert saturated.any()
+    assert torch.equal(gradient == 0, saturated)
+
+
+@BORDERS
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.5, 0.25)])
+def test_a_clamp_passes_no_gradient_at_its_borders(dtype, low, high):
+    x = torch.tensor([low - 1, low, (low + high) / 2, high, high + 1], dtype=dtype, requires_grad=True)
+    clamped = clamp(x, low, high)
+    assert clamped.tolist() == [low, low, (low + high) / 2, high, high]
+    assert torch.autograd.grad(clamped.sum(), x)[0].tolist() == [0, 0, 1, 0, 0]
+
+
+@BORDERS
+def test_the_gradient_of_an_l2_projection_on_the_sphere_is_that_of_the_inside(dtype):
+    ball = NormBall(2, 5.0)
+    for scale, expected in ((0.5, 1.0), (1.0, 1.0)):
+        v = (scale * torch.tensor([3.0, 4.0], dtype=dtype)).requires_grad_()
+        (gradient,) = torch.autograd.grad(ball.project(v) @ v.new_tensor([3.0, 4.0]), v)
+        assert gradient.tolist() == [3 * expected, 4 * expected]
+    v = torch.tensor([6.0, 8.0], dtype=dtype, requires_grad=True)
+    (gradient,) = torch.autograd.grad(ball.project(v) @ v.new_tensor([3.0, 4.0]), v)
+    assert gradient.abs().max() < 1e-6  # outside, along the radius nothing changes
+    zero = torch.zeros(2, dtype=dtype, requires_grad=True)
+    assert torch.autograd.grad(ball.project(zero).sum(), zero)[0].tolist() == [1, 1]

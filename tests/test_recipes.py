@@ -543,7 +543,7 @@ def test_without_the_images_the_books_own_artifacts_are_found(no_data, forgotten
 
 def test_the_books_images_are_those_that_are_at_hand(forgotten):
     kept = json.loads((recipes.ARTIFACTS / "images.json").read_text())
-    models_of = {"fashion-mnist": "resnet-mini", "camvid": "unet-camvid", "scenes": "unet-depth"}
+    models_of = {"fashion-mnist": "resnet-mini", "camvid": "unet-camvid", "scenes": "unet-scenes"}
     for data, parts in kept.items():
         model = models_of.get(data) or data.split()[1]
         for part, record in parts.items():

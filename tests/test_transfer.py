@@ -352,3 +352,50 @@ def test_cells_are_plain_json(two, signs, tmp_path):
     assert set(record) == {
         "key", "source", "crafted_on", "method", "seed", "victim", "n", "wrong", "clean_wrong", "resized", "fooled",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("victims", ["resnet-mini", ["resnet-mini"], ("resnet-mini",), iter(["resnet-mini"])])
+def test_one_victim_may_be_named_alone(clothes, victims):
+    few = clothes.images[:5], clothes.labels[:5]
+    found = transfer_matrix({"noise": constant(EPS, 28)}, victims, few)
+    assert found.table.victim.tolist() == ["resnet-mini"]
+
+
+@pytest.mark.parametrize("empty", [b"\n", b"\n\n\n", b"  \n"])
+def test_empty_lines_in_a_file_of_cells_count_for_nothing(two, signs, tmp_path, empty):
+    path = tmp_path / "cells.jsonl"
+    transfer_matrix(signs, {"low": two["low"]}, flat(), cells=path)
+    path.write_bytes(empty + path.read_bytes() + empty)
+    seen = two["low"].images_seen
+    found = transfer_matrix(signs, two, flat(), cells=path)
+    assert two["low"].images_seen == seen + 1  # the one that it is asked about
+    assert len(transfer.load(path).table) == len(found.table) == 6
+
+
+@pytest.mark.parametrize("content", [b"a note without an end", b"\x89PNG\r\n", b"key,value\n1,2"])
+def test_a_file_of_another_kind_is_no_file_of_cells_and_stays_as_it_is(two, signs, tmp_path, content):
+    path = tmp_path / "cells.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="holds something else than cells of a transfer matrix|is no cell"):
+        transfer_matrix(signs, two, flat(), cells=path)
+    assert path.read_bytes() == content
+
+
+def test_victims_that_cannot_be_measured_are_left_out_with_their_reason(two, signs):
+    two["broken"] = nn.Linear(3, 2).eval()
+    with pytest.warns(UserWarning, match=r"broken is left out: the model cannot take images of shape \(1, 1, 4, 4\)"):
+        found = transfer_matrix(signs, two, flat())
+    assert found.table.victim.unique().tolist() == ["low", "high"]
+    assert found.left_out.keys() == {"broken"}
+    assert "cannot take images" in found.left_out["broken"]
+
+
+def test_without_any_victim_left_the_first_reason_is_raised(signs):
+    broken = {"a": nn.Linear(3, 2).eval(), "b": nn.Linear(5, 2).eval()}
+    with pytest.raises(ValueError, match="the model cannot take images"):
+        transfer_matrix(signs, broken, flat())
+
+
+def test_an_unknown_victim_is_refused_before_anything_is_measured(signs):
+    with pytest.raises(ValueError, match="victims='resnet-minni' is unknown. Did you mean 'resnet-mini'"):
+        transfer_matrix(signs, ["resnet-mini", "resnet-minni"], lambda name: pytest.fail("images were loaded"))

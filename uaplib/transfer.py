@@ -261,7 +261,7 @@ class _Journal:
         """Read the file; what a kill has left of a last line is cut off."""
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        if content and not content.startswith(b"{"):
+        if content.strip() and not content.lstrip().startswith(b"{"):
             raise ValueError(f"{self.path} holds something else than cells of a transfer matrix; name another file")
         for number, line in enumerate(whole.splitlines(), 1):
             if not line.strip():

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from uaplib import recipes
 from uaplib.data import fashion_mnist
 from uaplib.files import write_text
 from uaplib.pipeline import status
@@ -74,6 +75,12 @@ def update(
 def hero() -> None:
     """Draw the picture on the front page anew, from the artifact it shows."""
     make_hero(ROOT / "book" / "_static" / "hero.png")
+
+
+@app.command()
+def images() -> None:
+    """Write down anew which images the book's artifacts are made on, from those that are here."""
+    recipes.keep_book_images(recipes.ARTIFACTS)
 
 
 def _execute_all() -> list[dict]:
