@@ -11,8 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from uaplib import depth, features, metrics, models, perturbation, provenance, published, segmentation
-from uaplib.attacks import _fast_feature_fool, _gd_uap, fast_feature_fool, gd_uap, uap
-from uaplib.attacks._uap import NUMBERS
+from uaplib.attacks import _fast_feature_fool, _gd_uap, _uap, fast_feature_fool, gd_uap, uap
 from uaplib.attacks.activations import Settings, parameters, scaled
 from uaplib.balls import NormBall
 from uaplib.catalogue import CHAPTER_MODEL, DATA_FREE, METHODS
@@ -256,7 +255,7 @@ class Recipe:
             return perturbation.identity("noise", self.ball, "", self.seed, {})
         if self.method == "uap":
             given = {"target_rate": self.target_rate, "max_passes": self.max_passes}
-            record = {name: uap.__kwdefaults__[name] for name in NUMBERS} | given
+            record = {name: _uap.uap.__kwdefaults__[name] for name in _uap.NUMBERS} | given
         else:
             record = parameters(self._settings(), _layers(self.model, VARIANTS[self.variant].layers), None)
             if VARIANTS[self.variant].selected:
