@@ -50,7 +50,7 @@ class UniversalPerturbation:
 
     @property
     def identity(self) -> dict:
-        """What tells it from a perturbation that another run gives: all that it depends on, JSON-safe."""
+        """All that it depends on, and that tells it from the perturbation of another run, as a JSON-safe dictionary."""
         return identity(self.method, self.ball, self.source_sha256, self.seed, self.parameters)
 
     @property
