@@ -363,7 +363,7 @@ def test_numbers_of_numpy_are_taken_and_can_be_saved(name, images, tmp_path):
 
 
 def test_what_is_no_number_is_refused_at_the_entrance(images):
-    with pytest.raises(TypeError, match="max_passes must be a number"):
+    with pytest.raises(TypeError, match="max_passes must be a number, a text"):
         uap(Network(), images, BALL, max_passes=[3])
     with pytest.raises(TypeError, match="patience must be a number"):
         Settings(learning_rate=0.01, batch_size=1, max_iterations=3, check_every=2, check_after=0, patience=np.ones(2))
@@ -386,3 +386,31 @@ def test_a_budget_above_the_whole_range_is_doubted(eps, images):
 
 def test_the_settings_are_exported():
     assert attacks.GD_UAP_DEFAULTS.keys() == {"none", "range", "data"}
+
+
+SEEDED = {
+    "uap": lambda model, x, seed: uap(model, x, BALL, seed=seed, max_passes=1),
+    "fff": lambda model, x, seed: fast_feature_fool(model, BALL, seed=seed, settings=SHORT),
+    "gd_uap": lambda model, x, seed: gd_uap(model, BALL, seed=seed, settings=SHORT),
+    "noise": lambda model, x, seed: noise(BALL, (1, 4, 4), seed=seed),
+}
+
+
+@pytest.mark.parametrize("name", SEEDED)
+@pytest.mark.parametrize(
+    ("seed", "error", "message"),
+    [(3.0, TypeError, "seed must be a whole number, not 3.0"), (True, TypeError, "seed must be a whole number"),
+     ("3", TypeError, "seed must be a whole number, not '3'"), (np.float32(3), TypeError, "seed must be a whole"),
+     (-1, ValueError, "seed must lie in 0"), (2**64, ValueError, "seed must lie in 0")],
+    ids=str,
+)  # fmt: skip
+def test_a_seed_is_a_whole_number_of_64_bits(name, seed, error, message, images):
+    model = Normalized(nn.Sequential(nn.Conv2d(1, 3, 4), nn.Flatten()), [0.5], [0.25], 4).eval()
+    with pytest.raises(error, match=message):
+        SEEDED[name](model, images, seed)
+
+
+@pytest.mark.parametrize("argument", ["max_passes", "num_classes", "max_iterations"])
+def test_counts_are_whole_numbers(argument, images):
+    with pytest.raises(TypeError, match=f"{argument} must be a whole number, not 4.0"):
+        uap(Network(), images, BALL, **{argument: 4.0})

@@ -175,6 +175,23 @@ def plain(**numbers: Any) -> dict[str, Any]:
     return found
 
 
+def whole(**numbers: Any) -> dict[str, int]:
+    """Do as `plain`, and raise TypeError for an argument that is no whole number."""
+    found = plain(**numbers)
+    for name, value in found.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be a whole number, not {value!r}")
+    return found
+
+
+def check_seed(seed: Any) -> int:
+    """Return the seed as Python's number. Raises TypeError or ValueError unless it is whole, in 0 ... 2**63 - 1."""
+    found = whole(seed=seed)["seed"]
+    if not 0 <= found < 2**63:
+        raise ValueError(f"seed must lie in 0 ... 2**63 - 1, not {found}")
+    return found
+
+
 def check_labels(labels: Tensor, images: Tensor, num_classes: int, argument: str = "labels") -> None:
     """Raise unless `labels` holds one int64 class in 0 ... num_classes - 1 per image, on the images' device."""
     if not isinstance(labels, Tensor):

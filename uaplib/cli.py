@@ -48,7 +48,7 @@ def _options(
 def train(
     name: Annotated[str, typer.Argument(help="A network of the project; `uaplib list models` shows them.")] = "",
     every: Annotated[bool, typer.Option("--all", help="Train all of them.")] = False,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's own number.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Part of the recipe: it changes the last bits.")] = 1,
     out: Annotated[Path, typer.Option(help="The folder for weights and model card.")] = Path("weights"),
@@ -85,7 +85,7 @@ def craft(
         float, typer.Option(min=0, max=1, help="Stop at this rate on the crafting images, of uap.")
     ] = 1.0,
     variant: Annotated[str, typer.Option(help="An ablation of the book; see uaplib.recipes.VARIANTS.")] = "",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     out: Annotated[Path | None, typer.Option(help="Default: artifacts/ and a name made of the parameters.")] = None,
 ) -> None:
     """Craft a universal perturbation. Ctrl-C keeps the work done; the same command goes on from there."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from uaplib import provenance
 from uaplib.balls import NormBall
-from uaplib.checks import check_images, check_tensor, plain
+from uaplib.checks import check_images, check_seed, check_tensor, plain
 from uaplib.files import write_atomically
 
 _KEY = "uaplib"  # safetensors orders several metadata keys at random; with one key the bytes are stable
@@ -42,7 +42,7 @@ class UniversalPerturbation:
     def __post_init__(self):
         """Check the perturbation against its budget, and that its record can be written as JSON."""
         check_tensor("delta", self.delta)
-        self.seed = plain(seed=self.seed)["seed"]
+        self.seed = None if self.seed is None else check_seed(self.seed)
         if len(self.delta) != 1:
             raise ValueError(f"delta must have shape (1, C, H, W), not {tuple(self.delta.shape)}")
         if not self.ball.contains(self.delta.float(), tolerance=_tolerance(self.delta)):
@@ -166,5 +166,5 @@ def _tolerance(delta: Tensor) -> float:
 
 def noise(ball: NormBall, shape: tuple[int, int, int], seed: int = 0) -> UniversalPerturbation:
     """Return random noise of shape (C, H, W) that uses the whole budget: the baseline beside every rate."""
-    generator = torch.Generator().manual_seed(*plain(seed=seed).values())
+    generator = torch.Generator().manual_seed(check_seed(seed))
     return UniversalPerturbation(ball.sample_boundary((1, *shape), generator), ball, method="noise", seed=seed)

@@ -15,7 +15,7 @@ from uaplib.attacks import _fast_feature_fool, _gd_uap, _uap, fast_feature_fool,
 from uaplib.attacks.activations import Settings, parameters, scaled
 from uaplib.balls import NormBall
 from uaplib.catalogue import CHAPTER_MODEL, DATA_FREE, METHODS
-from uaplib.checks import plain
+from uaplib.checks import check_seed, whole
 from uaplib.data import fashion_mnist, pictures
 from uaplib.features import Layer
 from uaplib.files import check_writable, checkout, data_folder, write_text
@@ -176,7 +176,8 @@ class Recipe:
 
     def __post_init__(self):
         """Check names and budget."""
-        for name, value in plain(images=self.images, seed=self.seed, max_passes=self.max_passes).items():
+        counts = whole(images=self.images, max_passes=self.max_passes)
+        for name, value in (counts | {"seed": check_seed(self.seed)}).items():
             object.__setattr__(self, name, value)
         if not self.ball.eps > 0 or (self.ball.p == math.inf and self.ball.eps > 1):
             raise ValueError(f"the budget must be more than 0 and, for l∞, at most 255/255, not {self.ball}")

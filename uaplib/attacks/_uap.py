@@ -10,7 +10,16 @@ from tqdm import tqdm
 from uaplib import provenance
 from uaplib.attacks._deepfool import CONVENTIONS, LinearStep, meaningful
 from uaplib.balls import NormBall
-from uaplib.checks import ask, check_classifier, check_images, check_labels, plain, warn_without_gradient
+from uaplib.checks import (
+    ask,
+    check_classifier,
+    check_images,
+    check_labels,
+    check_seed,
+    plain,
+    warn_without_gradient,
+    whole,
+)
 from uaplib.devices import device_name
 from uaplib.files import save_checkpoint
 from uaplib.metrics import accuracy, fooling_rate, predict
@@ -59,8 +68,9 @@ def uap(
     """
     check_images(images)
     num_outputs = check_classifier(model, images)
-    given = locals()
-    numbers = plain(**{name: given[name] for name in NUMBERS})
+    numbers = plain(target_rate=target_rate, overshoot=overshoot, clip=clip) | whole(
+        max_passes=max_passes, num_classes=num_classes, max_iterations=max_iterations
+    )
     if not 0 < target_rate <= 1 or max_passes < 1 or max_iterations < 3 or num_classes < 2 or not overshoot >= 0:
         raise ValueError(
             "target_rate must lie in (0, 1], max_passes be at least 1, max_iterations at least 3, num_classes at "
@@ -70,7 +80,7 @@ def uap(
     images = images.detach()
     parameters = provenance.images_record(images) | numbers
     held_out = (held_out, None) if isinstance(held_out, Tensor) else held_out
-    run = _Run(model, images, ball, plain(seed=seed)["seed"], parameters, labels, held_out, source, num_outputs)
+    run = _Run(model, images, ball, check_seed(seed), parameters, labels, held_out, source, num_outputs)
     run.resume(checkpoint)
     with tqdm(total=max_passes * len(images), desc="UAP", unit="image", disable=not progress) as bar:
         bar.update(run.passes * len(images) + run.position)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from uaplib import features, priors, provenance
 from uaplib.balls import NormBall, clamp
-from uaplib.checks import check_gradients, check_images, check_model, plain, warn_without_gradient
+from uaplib.checks import check_gradients, check_images, check_model, check_seed, plain, warn_without_gradient
 from uaplib.devices import device_name
 from uaplib.features import Layer
 from uaplib.files import save_checkpoint, write_atomically
@@ -181,8 +181,8 @@ class Task:
     record: dict
 
     def __post_init__(self):
-        """Take numpy's numbers as Python's."""
-        self.seed = plain(seed=self.seed)["seed"]
+        """Check the seed."""
+        self.seed = check_seed(self.seed)
 
 
 def parameters(settings: Settings, layers: list[Layer], selection: Tensor | None) -> dict:

@@ -33,7 +33,7 @@ class Pictures:
 
     files: Sequence[Path]
     classes: Sequence[int]
-    source: str
+    source: str = "pictures"
 
     def __len__(self) -> int:
         """Return the number of pictures."""
