@@ -401,7 +401,7 @@ SEEDED = {
     ("seed", "error", "message"),
     [(3.0, TypeError, "seed must be a whole number, not 3.0"), (True, TypeError, "seed must be a whole number"),
      ("3", TypeError, "seed must be a whole number, not '3'"), (np.float32(3), TypeError, "seed must be a whole"),
-     (-1, ValueError, "seed must lie in 0"), (2**64, ValueError, "seed must lie in 0")],
+     (-1, ValueError, "seed must lie in 0"), (2**64, ValueError, "seed must lie in 0 ... ")],
     ids=str,
 )  # fmt: skip
 def test_a_seed_is_a_whole_number_of_64_bits(name, seed, error, message, images):
@@ -414,3 +414,45 @@ def test_a_seed_is_a_whole_number_of_64_bits(name, seed, error, message, images)
 def test_counts_are_whole_numbers(argument, images):
     with pytest.raises(TypeError, match=f"{argument} must be a whole number, not 4.0"):
         uap(Network(), images, BALL, **{argument: 4.0})
+
+
+class Root(nn.Module):
+    """The square root of the distance from grey: finite everywhere, with an infinite gradient at grey."""
+
+    def forward(self, x):
+        return (x - 0.5).square().sum((1, 2, 3)).sqrt()[:, None] * torch.tensor([1.0, -1.0, 0.5]) + torch.arange(3.0)
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_a_gradient_that_is_no_number_is_not_taken_for_zero(name, images):
+    images[2] = 0.5
+    with pytest.raises(FloatingPointError, match="the gradient is NaN or infinite for 1 of"):
+        ENTRANCES[name](Root().eval(), images)
+
+
+CUT = {"no_grad": lambda y: y.detach(), "rounded to numpy": lambda y: torch.from_numpy(y.detach().numpy().round(1))}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("cut", CUT)
+def test_an_output_without_a_gradient_is_refused_in_plain_words(name, cut, images):
+    with pytest.raises(ValueError, match="no gradient leads from the model's output to its images"):
+        ENTRANCES[name](Network(after=CUT[cut]), images)
+    metrics.predict(Network(after=CUT[cut]), images)  # as a victim it will do
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 8, 8), (8, 3, 1, 1), (8, 3, 9, 9), (8, 3, 8, 9)])
+def test_data_of_another_shape_is_not_broadcast(shape):
+    model = Normalized(nn.Sequential(nn.Conv2d(3, 3, 8), nn.Flatten()), [0.5] * 3, [0.25] * 3, 8).eval()
+    with pytest.raises(ValueError, match=r"images are .*, the model takes \(3, 8, 8\)"):
+        gd_uap(model, BALL, prior="data", images=torch.rand(shape), settings=SHORT)
+
+
+@pytest.mark.parametrize("prior", ["none", "range", "data"])
+def test_a_seed_of_numpy_draws_the_same_pictures(prior, images):
+    model = Normalized(nn.Sequential(nn.Conv2d(1, 3, 4), nn.Flatten()), [0.5], [0.25], 4).eval()
+    data = images if prior == "data" else None
+    first, second = (
+        gd_uap(model, BALL, prior=prior, images=data, seed=seed, settings=SHORT).delta for seed in (3, np.int64(3))
+    )
+    assert torch.equal(first, second)

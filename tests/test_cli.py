@@ -169,7 +169,11 @@ def test_transfer_of_a_study_keeps_its_cells_with_the_artifacts(clothes, tmp_pat
     study = TransferStudy([Recipe("noise", "resnet-mini", linf(24))], ["resnet-mini"])
     monkeypatch.setattr(recipes, "transfer_studies", lambda: {"small": study})
     monkeypatch.setattr(recipes, "ARTIFACTS", tmp_path)
-    succeed("transfer", "--study", "small", "--images", 60, "--out", tmp_path / "new" / "small.csv")
+    succeed("transfer", "--study", "small", "--images", 60, "--out", tmp_path / "few" / "small.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["few"]  # a part of the images is not the book's matrix
+    few = clothes.images[:60], clothes.labels[:60]
+    monkeypatch.setattr(recipes, "evaluation_set", lambda name, count=None: few)
+    succeed("transfer", "--study", "small", "--out", tmp_path / "new" / "small.csv")
     assert len((tmp_path / "transfer-small.jsonl").read_text().splitlines()) == 1
     assert pd.read_csv(tmp_path / "new" / "small.csv").source.tolist() == ["noise-resnet-mini-linf24-s0"]
 
@@ -524,3 +528,44 @@ def test_a_warning_is_one_line_of_the_command(monkeypatch, capsys):
     with pytest.raises(KeyError):
         main()
     assert "uaplib: something to know\n" in capsys.readouterr().err
+
+
+def test_what_is_out_of_date_stays_until_something_is_in_its_place(monkeypatch, tmp_path, noise):
+    recipe = Recipe("fff", "vgg-f-mini", linf(24))
+    monkeypatch.setattr(recipes, "ARTIFACTS", tmp_path)
+    monkeypatch.setattr(recipes, "book", lambda: [recipe])
+    path = tmp_path / f"{recipe.name}.safetensors"
+    noise.rename(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(Recipe, "craft", lambda *_: (_ for _ in ()).throw(FileNotFoundError("no data")))
+    with pytest.warns(UserWarning, match="is not used"):
+        assert raised("craft", "--all") == "no data"
+    assert path.read_bytes() == before
+
+
+def test_noise_of_another_size_is_another_perturbation(noise):
+    other = raised("craft", "noise", "--model", "unet-depth", "--eps-255", 28, "--seed", 3, "--out", noise)
+    assert "is another perturbation" in other
+
+
+def test_noise_leaves_the_checkpoint_of_another_run(tmp_path):
+    (tmp_path / "v.part").write_text("another's")
+    succeed("craft", "noise", "--eps-255", 28, "--out", tmp_path / "v")
+    assert (tmp_path / "v.part").read_text() == "another's"
+
+
+def test_evaluate_says_when_the_network_has_other_weights_now(clothes, tmp_path, monkeypatch):
+    found = perturbation.noise(linf(28), (1, 28, 28))
+    found.source, found.source_sha256 = "resnet-mini", "0" * 64
+    found.save(tmp_path / "v")
+    said = invoke("evaluate", tmp_path / "v", "--images", 20).stderr
+    assert "resnet-mini has other weights than the network that" in said
+
+
+def test_training_replaces_no_weights_and_says_when_it_is_interrupted(monkeypatch, tmp_path):
+    (tmp_path / "resnet-mini.safetensors").write_text("mine")
+    assert "is there already; name another folder" in raised("train", "resnet-mini", "--out", tmp_path)
+    monkeypatch.setattr("uaplib.train.train", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    result = invoke("train", "vgg-f-mini", "--out", tmp_path)
+    assert result.exit_code == 130
+    assert "interrupted; nothing of vgg-f-mini is kept" in result.stderr

@@ -591,3 +591,52 @@ def test_the_twenty_pictures_in_place_of_the_samples_are_announced(no_data, forg
     assert recipes.images_from("efficientnet-lite0", part) == "foolbox's twenty pictures"
     with pytest.warns(UserWarning, match=f"for {part} there are only {count} of foolbox's pictures.*were not found"):
         assert len(recipes._seen("efficientnet-lite0", part)[0]) == count
+
+
+def test_what_is_replaced_in_the_data_folder_is_moved_aside(folders, few):
+    recipe = INTERRUPTED["fff"]
+    UniversalPerturbation(torch.zeros(1, 1, 28, 28), linf(24), "fff").save(folders[1] / f"{recipe.name}.safetensors")
+    before = (folders[1] / f"{recipe.name}.safetensors").read_bytes()
+    with pytest.warns(UserWarning, match="is not used"):
+        recipe.load_or_craft()
+    assert (folders[1] / f"{recipe.name}.safetensors.old").read_bytes() == before
+    assert recipe.find(folders[1]) is not None
+
+
+def test_a_disk_that_fills_while_crafting_costs_no_perturbation(folders, few, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(UniversalPerturbation, "save", full)
+    with pytest.warns(UserWarning, match="could not be kept for the next run"):
+        found = INTERRUPTED["fff"].load_or_craft()
+    assert torch.equal(found.delta, INTERRUPTED["fff"].craft().delta)
+
+
+@pytest.mark.parametrize("bad", [{"images": 0}, {"images": -5}, {"max_passes": 0}])
+def test_counts_below_one_are_refused(bad):
+    with pytest.raises(ValueError, match="images and max_passes must be at least 1"):
+        Recipe("uap", "resnet-mini", linf(8), **bad)
+
+
+@pytest.mark.parametrize(
+    ("count", "message"), [(0, "at least 1, not 0"), (-5, "at least 1"), (70000, "more than the 60000")]
+)
+def test_a_crafting_set_has_as_many_images_as_were_asked_for(crafting_clothes, count, message):
+    with pytest.raises(ValueError, match=message):
+        recipes.crafting_set("resnet-mini", count)
+
+
+def test_whether_a_file_is_the_recipes_is_not_guessed_where_the_images_are_missing(no_data, forgotten, folders):
+    recipe = Recipe("uap", "vgg16-mini", linf(24), images=77)  # not one of the book's
+    UniversalPerturbation(torch.zeros(1, 1, 28, 28), linf(24), "uap").save(folders[0] / f"{recipe.name}.safetensors")
+    with pytest.raises(FileNotFoundError, match="train-images"):
+        recipe.find(folders[0])
+
+
+def test_a_damaged_measurement_is_named(folders, few, evaluated):
+    recipe = INTERRUPTED["fff"]
+    folders[0].mkdir()
+    (folders[0] / f"{recipe.name}.json").write_text('{"half')
+    with pytest.raises(ValueError, match=f"{recipe.name}.json is damaged"):
+        recipe.find_measured(folders[0])

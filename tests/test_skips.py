@@ -18,6 +18,7 @@ FOLDERS = {
 
 @pytest.fixture(params=FOLDERS)
 def empty(request, no_data):
+    recipes.evaluation_set.cache_clear()
     for folder in FOLDERS[request.param]:
         (no_data / folder).mkdir(parents=True)
     return no_data

@@ -186,7 +186,7 @@ def test_another_name_for_the_same_perturbation_costs_nothing_and_is_used(two, t
     found = transfer_matrix({"new": constant(EPS, source="low")}, two, flat(), cells=file)
     assert found.table.source.tolist() == ["new", "new"]
     assert found.table.white_box.tolist() == [True, False]
-    assert len(file.read_bytes().splitlines()) == 2
+    assert len(file.read_bytes().splitlines()) == 4
 
 
 @pytest.mark.parametrize(("size", "classes"), [(4, 2), (6, 2), (9, 1000)])
@@ -372,11 +372,13 @@ def test_empty_lines_in_a_file_of_cells_count_for_nothing(two, signs, tmp_path, 
     assert len(transfer.load(path).table) == len(found.table) == 6
 
 
-@pytest.mark.parametrize("content", [b"a note without an end", b"\x89PNG\r\n", b"key,value\n1,2"])
+@pytest.mark.parametrize("content", [b"a note without an end", b"\x89PNG\r\n", b"key,value\n1,2", b'{"precious": 1}'])
 def test_a_file_of_another_kind_is_no_file_of_cells_and_stays_as_it_is(two, signs, tmp_path, content):
     path = tmp_path / "cells.jsonl"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="holds something else than cells of a transfer matrix|is no cell"):
+    with pytest.raises(
+        ValueError, match="something else than cells of a transfer matrix|does not end as a file of cells"
+    ):
         transfer_matrix(signs, two, flat(), cells=path)
     assert path.read_bytes() == content
 
@@ -399,3 +401,40 @@ def test_without_any_victim_left_the_first_reason_is_raised(signs):
 def test_an_unknown_victim_is_refused_before_anything_is_measured(signs):
     with pytest.raises(ValueError, match="victims='resnet-minni' is unknown. Did you mean 'resnet-mini'"):
         transfer_matrix(signs, ["resnet-mini", "resnet-minni"], lambda name: pytest.fail("images were loaded"))
+
+
+def test_on_a_full_disk_the_table_is_computed_and_the_file_stays_readable(two, signs, tmp_path, monkeypatch):
+    path = tmp_path / "cells.jsonl"
+    transfer_matrix(signs, {"low": two["low"]}, flat(), cells=path)
+    before = path.read_bytes()
+
+    class Full:
+        def __init__(self, *arguments):
+            self.file = open(*arguments)  # noqa: SIM115
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+        def write(self, content):
+            self.file.write(content[:20])
+            self.file.flush()
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(transfer, "open", Full, raising=False)
+    with pytest.warns(UserWarning, match="cells are not kept in .*: No space left on device"):
+        found = transfer_matrix(signs, two, flat(), cells=path)
+    assert len(found.table) == 6
+    assert path.read_bytes() == before
+
+
+def test_the_last_run_has_the_last_word_about_a_pair(two, signs, tmp_path):
+    path, (images, labels) = tmp_path / "cells.jsonl", flat()
+    for count in (5, 3, 5):
+        transfer_matrix(signs, two, (images[:count], labels[:count]), cells=path)
+        assert set(transfer.load(path).table.n) == {count}
+    before = path.read_bytes()
+    transfer_matrix(signs, two, (images, labels), cells=path)
+    assert path.read_bytes() == before

@@ -58,7 +58,7 @@ def check_classifier(model: nn.Module, images: Tensor) -> int:
 
     Warns when the network returns probabilities. Raises RuntimeError inside `torch.inference_mode`.
     """
-    check_gradients()
+    check_gradients(model, images)
     logits = check_model(model, images)
     num_classes = classes(logits)
     if logits.min() >= 0 and torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0]), rtol=0, atol=1e-3):
@@ -77,10 +77,23 @@ def classes(logits: Tensor) -> int:
     return logits.shape[1]
 
 
-def check_gradients() -> None:
-    """Raise where PyTorch takes no gradients at all."""
+def check_gradients(model: nn.Module, images: Tensor) -> None:
+    """Raise where no gradient leads from what the model says back to the images."""
     if torch.is_inference_mode_enabled():
         raise RuntimeError("attacks need gradients, which torch.inference_mode() rules out; leave that block")
+    check_mode(model)
+    with torch.enable_grad():
+        if not ask(model, images[:1].detach().requires_grad_()).requires_grad:
+            raise ValueError(
+                "no gradient leads from the model's output to its images: no_grad() or detach() inside it?"
+            )
+
+
+def check_finite_gradient(gradient: Tensor) -> None:
+    """Raise FloatingPointError for a gradient (N, ...) that is not finite everywhere."""
+    if not torch.isfinite(gradient).all():
+        bad = int((~torch.isfinite(gradient)).flatten(1).any(1).sum())
+        raise FloatingPointError(f"the gradient is NaN or infinite for {bad} of {len(gradient)} images")
 
 
 class NoAnswer(ValueError):
@@ -185,10 +198,10 @@ def whole(**numbers: Any) -> dict[str, int]:
 
 
 def check_seed(seed: Any) -> int:
-    """Return the seed as Python's number. Raises TypeError or ValueError unless it is whole, in 0 ... 2**63 - 1."""
+    """Return the seed as Python's number. Raises TypeError or ValueError unless it is whole, in 0 ... 2**64 - 1."""
     found = whole(seed=seed)["seed"]
-    if not 0 <= found < 2**63:
-        raise ValueError(f"seed must lie in 0 ... 2**63 - 1, not {found}")
+    if not 0 <= found < 2**64:
+        raise ValueError(f"seed must lie in 0 ... 2**64 - 1, not {found}")
     return found
 
 

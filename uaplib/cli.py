@@ -48,7 +48,7 @@ def _options(
 def train(
     name: Annotated[str, typer.Argument(help="A network of the project; `uaplib list models` shows them.")] = "",
     every: Annotated[bool, typer.Option("--all", help="Train all of them.")] = False,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1)] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's own number.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Part of the recipe: it changes the last bits.")] = 1,
     out: Annotated[Path, typer.Option(help="The folder for weights and model card.")] = Path("weights"),
@@ -67,8 +67,15 @@ def train(
 
     for each in chosen:
         folder = models.weights_file(each).parent if package else out
-        _print_json(run(each, folder, seed=seed, epochs=epochs, threads=threads))
-        print(folder / f"{each}.safetensors", file=sys.stderr)
+        file = folder / f"{each}.safetensors"
+        if file.exists() and not package:
+            raise ValueError(f"{file} is there already; name another folder with --out")
+        try:
+            _print_json(run(each, folder, seed=seed, epochs=epochs, threads=threads))
+        except KeyboardInterrupt:
+            _say(f"interrupted; nothing of {each} is kept")
+            sys.exit(130)
+        _say(file)
 
 
 @app.command(epilog="Example: `uaplib craft uap --model resnet-mini --eps-255 24 --images 100 --out uap.safetensors`.")
@@ -85,7 +92,7 @@ def craft(
         float, typer.Option(min=0, max=1, help="Stop at this rate on the crafting images, of uap.")
     ] = 1.0,
     variant: Annotated[str, typer.Option(help="An ablation of the book; see uaplib.recipes.VARIANTS.")] = "",
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1)] = 0,
     out: Annotated[Path | None, typer.Option(help="Default: artifacts/ and a name made of the parameters.")] = None,
 ) -> None:
     """Craft a universal perturbation. Ctrl-C keeps the work done; the same command goes on from there."""
@@ -128,8 +135,7 @@ def _craft_for_the_book(recipe: "Recipe") -> None:
     path = folder / f"{recipe.name}.safetensors"
     kept = recipe.find(folder)
     if kept is None and not (recipe.variant and recipe.find_measured(folder)):
-        path.unlink(missing_ok=True)  # it is out of date
-        kept = _craft(recipe, path)
+        kept = _craft(recipe, path, replace=True)
         path.with_suffix(".json").unlink(missing_ok=True)
     if recipe.method != "uap" and recipe.find_measured(folder) is None:  # a UAP carries its rates in its history
         recipe.keep_measured(kept, folder, progress=True)
@@ -137,13 +143,13 @@ def _craft_for_the_book(recipe: "Recipe") -> None:
         path.unlink(missing_ok=True)
 
 
-def _craft(recipe: "Recipe", path: Path) -> "UniversalPerturbation":
-    """Craft into a file that is not there yet, or was crafted by the same command."""
+def _craft(recipe: "Recipe", path: Path, replace: bool = False) -> "UniversalPerturbation":
+    """Craft into a file that is not there yet, was crafted by the same command, or is to be replaced."""
     from uaplib import recipes
     from uaplib.perturbation import UniversalPerturbation
 
     check_writable(path)
-    if path.is_file():
+    if path.is_file() and not replace:
         try:
             kept = UniversalPerturbation.load(path)
         except ValueError as error:
@@ -206,6 +212,8 @@ def evaluate(
     models.check_model_name(name)
     test = recipes.evaluation_set(name, images)
     fitted = perturbation.fitted(test[0])
+    if name == perturbation.source and perturbation.source_sha256 not in ("", recipes.weights_sha256(name)):
+        _say(f"{name} has other weights than the network that {file} was crafted on")
     _say(f"measuring on {len(test[0])} images from: {recipes.images_from(name, 'evaluation')}")
     result = recipes.EVALUATE[models.says(name)](models.load(name), *test, fitted.delta, clip=clip, progress=True)
     about = {"perturbation": str(file), "model": name, "images_from": recipes.images_from(name, "evaluation")}
@@ -248,7 +256,8 @@ def transfer(
         if study:
             chosen = recipes.transfer_studies()[check_name("study", study, recipes.transfer_studies())]
             rows, victims = chosen.sources(), chosen.victims
-            cells = recipes.kept_folder() / f"transfer-{study}.jsonl"
+            if images is None and clip:  # the book's own cells are of all images, clipped
+                cells = recipes.kept_folder() / f"transfer-{study}.jsonl"
         else:
             victims = [models.check_model_name(name, "victims") for name in victims or []]
             rows = _sources(sources)

@@ -3,7 +3,8 @@
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -48,14 +49,17 @@ def crafting_set(model: str, count: int | None = None) -> tuple[Tensor, Tensor]:
     For ImageNet's networks, the 300 ImageNet samples for it; for those that say something about pixels, see
     `labelled_scenes`. `count`: how many; 300 by default. Raises ValueError when there are fewer.
     """
+    if count is not None and count < 1:
+        raise ValueError(f"images must be at least 1, not {count}")
     if model in models.MINIS:
-        return fashion_mnist.load("train", count or CRAFTING_IMAGES)
-    if model in models.DENSE:
-        return labelled_scenes(model, "train", count or CRAFTING_IMAGES)
-    chosen = pictures.samples_or_pictures("crafting")
-    if count and count > len(chosen):
-        raise ValueError(f"images={count} is more than the {len(chosen)} crafting images there are")
-    return chosen[slice(count)].load(models.preprocessing(model))
+        found = fashion_mnist.load("train", count or CRAFTING_IMAGES)
+    elif model in models.DENSE:
+        found = labelled_scenes(model, "train", count or CRAFTING_IMAGES)
+    else:
+        found = pictures.samples_or_pictures("crafting")[slice(count)].load(models.preprocessing(model))
+    if count and count > len(found[0]):
+        raise ValueError(f"images={count} is more than the {len(found[0])} crafting images there are")
+    return found
 
 
 @cache
@@ -179,6 +183,8 @@ class Recipe:
         counts = whole(images=self.images, max_passes=self.max_passes)
         for name, value in (counts | {"seed": check_seed(self.seed)}).items():
             object.__setattr__(self, name, value)
+        if min(counts.values()) < 1:
+            raise ValueError(f"images and max_passes must be at least 1, not {self.images} and {self.max_passes}")
         if not self.ball.eps > 0 or (self.ball.p == math.inf and self.ball.eps > 1):
             raise ValueError(f"the budget must be more than 0 and, for l∞, at most 255/255, not {self.ball}")
         check_name("method", self.method, METHODS)
@@ -268,14 +274,21 @@ class Recipe:
         return perturbation.identity(self.method, self.ball, weights_sha256(self.model), self.seed, record)
 
     def matches(self, found: UniversalPerturbation) -> bool:
-        """Return whether it depends on what this recipe does, on the images of the book or on those at hand."""
-        for images in (book_images, images_at_hand):
-            try:
-                if self.identity(images) == found.identity:
-                    return True
-            except (KeyError, FileNotFoundError, ValueError):  # no such images in the book; not here, or too few
-                continue
-        return False
+        """Return whether it depends on what this recipe does, on the images of the book or on those at hand.
+
+        Raises FileNotFoundError or ValueError when it cannot be told: the images, or so many, are in neither.
+        """
+        if "resized" in found.run or (self.method == "noise" and found.delta.shape != self.craft().delta.shape):
+            return False
+        try:
+            if self.identity(book_images) == found.identity:
+                return True
+        except KeyError:  # the book knows no such images
+            return self.identity(images_at_hand) == found.identity
+        try:
+            return self.identity(images_at_hand) == found.identity
+        except (FileNotFoundError, ValueError):  # not here, or too few: then the book's count
+            return False
 
     def find(self, folder: Path | None) -> UniversalPerturbation | None:
         """Return the artifact in `folder`; None when it is missing, or depends on something else than this recipe.
@@ -306,12 +319,18 @@ class Recipe:
             if found := self.find(folder):
                 return found
         path = kept / f"{self.name}.safetensors"
-        try:
+        writable = False
+        with _what_is_not_kept_is_a_warning():
             check_writable(path, _ROOM)
-        except OSError as error:
-            warnings.warn(f"the perturbation could not be kept for the next run: {error}", stacklevel=2)
+            writable = True
+        if not writable:
             return self.craft(progress)
-        return self.craft_into(path, progress)
+        crafted = self._craft_resumably(path, progress)
+        with _what_is_not_kept_is_a_warning():
+            if path.exists():  # out of date, but perhaps not for ever: the images of then may come back
+                path.replace(path.with_name(f"{path.name}.old"))
+            self._keep(crafted, path)
+        return crafted
 
     def craft_into(self, path: Path, progress: bool = False) -> UniversalPerturbation:
         """Craft, and keep the result at `path`; until then, a checkpoint beside it, from which the next call goes on.
@@ -319,13 +338,20 @@ class Recipe:
         Raises OSError at once when the file could not be written in the end.
         """
         check_writable(path, _ROOM)
-        checkpoint = path.with_name(f"{path.name}.part")
-        crafted = self.craft(progress, checkpoint)
+        crafted = self._craft_resumably(path, progress)
+        self._keep(crafted, path)
+        return crafted
+
+    def _craft_resumably(self, path: Path, progress: bool) -> UniversalPerturbation:
+        crafted = self.craft(progress, _checkpoint(path))
         if self.method in ("uap", "gd-uap-data"):
             crafted.run["images_from"] = images_from(self.model, "crafting")
-        crafted.save(path)
-        checkpoint.unlink(missing_ok=True)
         return crafted
+
+    def _keep(self, crafted: UniversalPerturbation, path: Path) -> None:
+        crafted.save(path)
+        if self.method != "noise":  # which has no checkpoint: one that is there is another's
+            _checkpoint(path).unlink(missing_ok=True)
 
     def measure(self, crafted: UniversalPerturbation, clip: bool = True, progress: bool = False) -> dict:
         """Return, JSON-safe, what the perturbation does to its own network on the evaluation images."""
@@ -368,7 +394,10 @@ class Recipe:
         path = folder / f"{self.name}.json" if folder else None
         if path is None or not path.exists():
             return None
-        found = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
         return found if self._measured_as_now(found) else None
 
     def _measured_as_now(self, found: dict) -> bool:
@@ -386,6 +415,18 @@ class Recipe:
         found = self.measure(crafted, progress=progress)
         found["history"] = [entry for entry in crafted.history if "rate" in entry]
         write_text(folder / f"{self.name}.json", json.dumps(found, indent=2) + "\n")
+
+
+@contextmanager
+def _what_is_not_kept_is_a_warning() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(f"the perturbation could not be kept for the next run: {error}", stacklevel=4)
+
+
+def _checkpoint(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
 
 
 def _seen(model: str, part: str) -> tuple[Tensor, Tensor]:

@@ -210,6 +210,8 @@ def train(
     OSError at once when the folder cannot be written.
     """
     check_name("name", name, SCHEDULES)
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"epochs must be at least 1, not {epochs}")
     path = Path(folder) / f"{name}.safetensors"
     check_writable(path, size=2**24)
     lesson = _lesson(name)

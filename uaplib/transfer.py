@@ -27,6 +27,7 @@ from uaplib.metrics import Estimate, Proportion
 from uaplib.perturbation import UniversalPerturbation
 
 Images = tuple[Tensor, Tensor]
+_LINE = b'{"key": "'  # how the line of a cell begins
 CHUNK = 200  # images that are on the device at a time
 
 
@@ -251,7 +252,7 @@ class _Journal:
     """Finished cells by their keys: one JSON line each, in memory and, where there is one, in a file."""
 
     def __init__(self, path: str | Path | None):
-        self.path, self.records = Path(path) if path else None, {}
+        self.path, self.records, self.last_word = Path(path) if path else None, {}, {}
         if self.path:
             check_writable(self.path)
         if self.path and self.path.exists():
@@ -263,26 +264,49 @@ class _Journal:
         whole = content[: content.rfind(b"\n") + 1]
         if content.strip() and not content.lstrip().startswith(b"{"):
             raise ValueError(f"{self.path} holds something else than cells of a transfer matrix; name another file")
+        rest = content[len(whole) :]
+        if not rest.startswith(_LINE) and not _LINE.startswith(rest):
+            raise ValueError(f"{self.path} does not end as a file of cells does; name another file")
         for number, line in enumerate(whole.splitlines(), 1):
             if not line.strip():
                 continue
             try:
                 record = json.loads(line)
-                self.records[record.pop("key")] = record
+                self.add(record.pop("key"), record)
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise ValueError(f"{self.path}, line {number}, is no cell of a transfer matrix: {error}") from error
         if len(whole) < len(content):  # only now: another kind of file is left as it is
             os.truncate(self.path, len(whole))
 
     def cell(self, key: str, names: dict, compute: Callable[[], dict]) -> dict:
-        """Return the cell of this key, with what it was called; compute and keep it when it is not there."""
-        if key not in self.records:
-            self.records[key] = names | compute()
-            if self.path:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with open(self.path, "ab") as file:
-                    file.write(json.dumps({"key": key} | self.records[key]).encode() + b"\n")
+        """Return the cell of this key, with what it was called; compute it when it is not there, and keep it.
+
+        It is kept again where another cell has had the last word about the two.
+        """
+        known = self.records.get(key)
+        if known is None or self.last_word.get((names["source"], names["victim"])) != key:
+            self.add(key, {**names, **(known or compute()), **names})
+            self.append(key)
         return self.records[key]
+
+    def add(self, key: str, record: dict) -> None:
+        self.records.pop(key, None)  # what is said last comes last
+        self.records[key] = record
+        self.last_word[record["source"], record["victim"]] = key
+
+    def append(self, key: str) -> None:
+        """Write a line; where that fails, warn and leave the file as it was, for the table is worth more."""
+        if not self.path:
+            return
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab") as file:
+                file.write(json.dumps({"key": key} | self.records[key]).encode() + b"\n")
+        except OSError as error:
+            if self.path.exists():
+                os.truncate(self.path, size)
+            warnings.warn(f"cells are not kept in {self.path}: {error.strerror or error}", stacklevel=2)
 
 
 def _matrix(records: list[dict], left_out: Mapping[str, Exception] = MappingProxyType({})) -> TransferMatrix:

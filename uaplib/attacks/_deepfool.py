@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from uaplib.balls import NormBall
-from uaplib.checks import ask, check_classifier, check_images, check_labels, warn_without_gradient
+from uaplib.checks import (
+    ask,
+    check_classifier,
+    check_finite_gradient,
+    check_images,
+    check_labels,
+    warn_without_gradient,
+)
 from uaplib.names import check_name
 
 _CPU_BATCH, _BATCH = 32, 128  # on a CPU, small batches stay in the cache for all backward passes of a step
@@ -161,7 +168,9 @@ class LinearStep:
             if not (inside and unfinished.all()):  # otherwise the pass that checked the labels serves the step too
                 linearised_at = images[live] + (scale if inside else 1) * total[live]
                 point, logits = self._clipped(linearised_at), None
-            moved = total[live] + self._step(*margins_and_normals(model, point, classes[live], logits))
+            margins, normals = margins_and_normals(model, point, classes[live], logits)
+            check_finite_gradient(normals)
+            moved = total[live] + self._step(margins, normals)
             if self.clip:  # what left [0, 1] would otherwise come back in later steps
                 moved = (self._clipped(images[live] + scale * moved) - images[live]) / scale
             total[live] = moved

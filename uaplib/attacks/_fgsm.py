@@ -7,7 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from uaplib.balls import NormBall
-from uaplib.checks import ask, check_classifier, check_images, check_labels, warn_without_gradient
+from uaplib.checks import (
+    ask,
+    check_classifier,
+    check_finite_gradient,
+    check_images,
+    check_labels,
+    warn_without_gradient,
+)
 
 
 def fgsm(
@@ -60,6 +67,7 @@ def iterated_fgsm(
             check_labels(labels, images, logits.shape[1])
             loss = F.cross_entropy(logits, labels, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, point)
+        check_finite_gradient(gradient)
         if step_number == 0:
             warn_without_gradient((gradient == 0).flatten(1).all(1))
         direction = -gradient.sign() if targeted else gradient.sign()

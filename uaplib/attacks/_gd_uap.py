@@ -9,7 +9,7 @@ from torch import Tensor
 from uaplib import features, priors
 from uaplib.attacks.activations import Settings, Task, check_normalized, craft, energy, parameters, scaled
 from uaplib.balls import NormBall
-from uaplib.checks import check_images
+from uaplib.checks import check_images, check_seed
 from uaplib.features import Selection
 from uaplib.models import Normalized
 from uaplib.names import check_name
@@ -70,12 +70,13 @@ def gd_uap(
     images that are also among the selection images; FloatingPointError for dead layers.
     """
     check_normalized(model)
+    seed = check_seed(seed)
     check_name("prior", prior, PRIORS)
     settings = settings or scaled(DEFAULTS[prior], ball)
     if (prior == "data") != (images is not None):
         raise ValueError("images belong to prior='data': give them there, and nowhere else")
     if images is not None:
-        _check_data(images, selection, settings.batch_size)
+        _check_data(images, selection, settings.batch_size, model.mean_image())
     chosen = features.choose(model, model.mean_image(), layers or features.default_kind(model))
     pictures = _pictures(model, prior, images, settings, seed)
     record = {"prior": prior} | parameters(settings, chosen, selection)
@@ -87,8 +88,10 @@ def gd_uap(
     return craft(task, settings, checkpoint, progress)
 
 
-def _check_data(images: Tensor, selection: Tensor | None, batch_size: int) -> None:
+def _check_data(images: Tensor, selection: Tensor | None, batch_size: int, mean_image: Tensor) -> None:
     check_images(images)
+    if images.shape[1:] != mean_image.shape[1:]:
+        raise ValueError(f"images are {tuple(images.shape[1:])}, the model takes {tuple(mean_image.shape[1:])}")
     if batch_size > len(images):
         raise ValueError(f"batch_size={batch_size} is more than the {len(images)} images there are")
     if selection is not None:

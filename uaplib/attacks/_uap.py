@@ -202,8 +202,8 @@ class _Run:
         if checkpoint is None or not Path(checkpoint).exists():
             return
         saved = UniversalPerturbation.load(checkpoint)
-        mine, theirs = ((p.identity, p.delta.dtype, p.history[0]) for p in (self.result(), saved))
-        if mine != theirs:
+        mine, theirs = ((p.identity, p.delta.dtype, p.history[:1]) for p in (self.result(), saved))
+        if mine != theirs or "passes" not in saved.run:
             raise ValueError(f"{checkpoint} belongs to a run with other arguments; delete it or name another file")
         self.delta, self.history = saved.delta.to(self.images.device), saved.history
         self.passes, self.position, self.accepted = (saved.run[k] for k in ("passes", "position", "accepted"))

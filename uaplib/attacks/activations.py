@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from uaplib import features, priors, provenance
 from uaplib.balls import NormBall, clamp
-from uaplib.checks import check_gradients, check_images, check_model, check_seed, plain, warn_without_gradient
+from uaplib.checks import check_gradients, check_images, check_seed, plain, warn_without_gradient
 from uaplib.devices import device_name
 from uaplib.features import Layer
 from uaplib.files import save_checkpoint, write_atomically
@@ -197,8 +197,7 @@ def check_normalized(model: nn.Module) -> None:
             f"the model is a {type(model).__name__}; this attack needs to know its normalisation and the size of its "
             "images: uaplib.models.Normalized(network, mean, std, size)"
         )
-    check_gradients()
-    check_model(model, model.mean_image())
+    check_gradients(model, model.mean_image())
 
 
 def craft(
