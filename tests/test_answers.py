@@ -167,6 +167,17 @@ def test_steps_without_a_meaning_are_counted_in_a_warning_and_are_no_success(ima
     assert not found.success.any()
 
 
+def test_a_single_step_without_a_meaning_is_a_failure_without_a_warning(images, recwarn):
+    def after(y):  # nearly flat for the first image alone
+        slope = torch.where(torch.arange(len(y)) == 0, 1e-6, 1.0).view(-1, 1)
+        return 1e3 * (slope < 1) * torch.tensor([1.0, 0, -1]) + slope * y
+
+    found = deepfool(Network(after=after), images, batch_size=6, max_iterations=1)
+    assert metrics.norms(found.perturbations)[0] > 1e6
+    assert not found.success[0]
+    assert not recwarn.list
+
+
 def test_uap_takes_no_step_without_a_meaning(images):
     tiny = Network(after=lambda y: 1e3 * torch.tensor([1.0, 0, -1]) + 1e-6 * y)
     assert uap(tiny, images, BALL, max_passes=2).history[1]["accepted"] == 0

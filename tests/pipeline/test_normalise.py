@@ -129,6 +129,12 @@ def test_widgets_go():
     assert "widgets" not in notebook.metadata
 
 
+@pytest.mark.parametrize("place", ["/tmp/ipykernel_1375/339859707.py:2", "/var/folders/x1/ipykernel_9/1.py:40"])
+def test_a_warnings_place_in_a_temporary_folder_goes(monkeypatch, place):
+    assert cleaned(monkeypatch, f"{place}: UserWarning: look\n") == "this cell: UserWarning: look\n"
+    assert cleaned(monkeypatch, "/x/kernel_1/1.py:2: look") == "/x/kernel_1/1.py:2: look"
+
+
 def test_normalising_twice_changes_nothing():
     once = normalised(code(outputs=[text(f"{ROOT} 0x7f3a12345678"), text("b")]), code())
     written = nbformat.writes(once)

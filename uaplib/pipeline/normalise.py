@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
+_CELL = re.compile(r"\S*[/\\]ipykernel_\d+[/\\]\d+\.py:\d+")  # where a warning says that it comes from
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 _KEPT_CELL_METADATA = ("tags", "mystnb", "jupyter")
 
@@ -18,8 +19,8 @@ _NAME_ENDS = r"(?![\w~+%@#$-]|\.+[\w~+-]|\\ )"
 def normalise(notebook: NotebookNode, root: Path) -> NotebookNode:
     """Strip what differs between runs or machines, in place, and return the notebook.
 
-    Timings and papermill's notes, the injected parameters, widget state, absolute paths, memory addresses and the
-    chunks in which text arrived go; execution counts become 1, 2, 3, ...
+    Timings and papermill's notes, the injected parameters, widget state, absolute paths, the places of warnings, memory
+    addresses and the chunks in which text arrived go; execution counts become 1, 2, 3, ...
     """
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     notebook.metadata = NotebookNode(
@@ -65,7 +66,7 @@ def _clean_output(output: NotebookNode, count: int, root: Path) -> None:
 def _clean_text(text: str, root: Path) -> str:
     text = _replace_folder(text, root, ".")
     text = _replace_folder(text, Path(os.path.expanduser("~")), "~")  # Path.home() fails where there is no user
-    return _ADDRESS.sub("0x...", text)
+    return _ADDRESS.sub("0x...", _CELL.sub("this cell", text))
 
 
 def _replace_folder(text: str, folder: Path, short: str) -> str:
