@@ -24,8 +24,8 @@ class UniversalPerturbation:
 
     delta: (1, C, H, W), floating point, in pixel units of [0, 1]. ball: the budget, which delta keeps. source: the
     name of the model it was crafted on, and source_sha256 the digest of that model's weights. parameters: those of
-    the method. history: one dictionary per pass or checkpoint. Raises ValueError when delta has another shape, is
-    not finite, or exceeds the budget.
+    the method, whose `version` counts changes that give other perturbations. history: one dictionary per pass or
+    iteration. Raises ValueError when delta has another shape, is not finite, or exceeds the budget.
     """
 
     delta: Tensor
@@ -38,6 +38,7 @@ class UniversalPerturbation:
     history: list[dict] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=provenance.versions)
     run: dict = field(default_factory=dict)
+    version: int = 1
 
     def __post_init__(self):
         """Check the perturbation against its budget, and that its record can be written as JSON."""
@@ -51,7 +52,12 @@ class UniversalPerturbation:
     @property
     def identity(self) -> dict:
         """All that it depends on, and that tells it from the perturbation of another run, as a JSON-safe dictionary."""
-        return identity(self.method, self.ball, self.source_sha256, self.seed, self.parameters)
+        return identity(self.method, self.ball, self.source_sha256, self.seed, self.parameters, self.version)
+
+    @property
+    def key(self) -> str:
+        """The digest of its identity; see `uaplib.provenance.key`."""
+        return provenance.key(**self.identity)
 
     @property
     def saturation(self) -> float | None:
@@ -144,13 +150,18 @@ def _hint(path: Path) -> str:
     return f".\nIt seems to be a file of {program}: bring it in by `uaplib import {path}`" if program else ""
 
 
-def identity(method: str, ball: NormBall, source_sha256: str, seed: int | None, parameters: dict) -> dict:
+def identity(
+    method: str, ball: NormBall, source_sha256: str, seed: int | None, parameters: dict, version: int = 1
+) -> dict:
     """Return what a perturbation depends on, JSON-safe: two runs with the same identity give the same perturbation.
 
     parameters: all settings of the method, and the number and digest of the images that it saw.
     """
     budget = {name: str(value) for name, value in asdict(ball).items()}
-    record = {"method": method, "ball": budget, "source_sha256": source_sha256, "seed": seed, "parameters": parameters}
+    record = {
+        "method": method, "version": version, "ball": budget, "source_sha256": source_sha256, "seed": seed,
+        "parameters": parameters,
+    }  # fmt: skip
     return json.loads(json.dumps(record, default=_number))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from uaplib.models import Normalized
+from uaplib.provenance import sha256_of
 
 if TYPE_CHECKING:
     from torchvision.transforms import v2
@@ -50,8 +51,10 @@ def selection_pictures(model: Normalized, count: int = 100) -> Tensor:
 
 
 def selection_record(selection: Tensor | None) -> dict:
-    """Return what the iterate is chosen on, as a JSON-safe entry of a perturbation's parameters."""
-    return {"selection": "noise pictures" if selection is None else f"{len(selection)} images"}
+    """Return what the iterate is chosen on, as JSON-safe entries of a perturbation's parameters."""
+    if selection is None:
+        return {"selection": "noise pictures"}
+    return {"selection": f"{len(selection)} images", "selection_sha256": sha256_of(selection)}
 
 
 def augmentation(height_width: tuple[int, int], fill: list[float]) -> "v2.Transform":

@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,15 @@ def sha256_of(images: Tensor) -> str:
 def digest(value: object) -> str:
     """Return a digest of a JSON-safe value; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def key(**parts: Any) -> str:
+    """Return the key of a computation: a digest, in 32 hexadecimal digits, of all that its result depends on.
+
+    parts: JSON-safe. Whatever is kept is kept with its key: a perturbation, a checkpoint, a cell of a table. A result
+    whose key is another is out of date.
+    """
+    return digest(parts)[:32]
 
 
 def images_record(images: Tensor) -> dict:

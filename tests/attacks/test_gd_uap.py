@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,12 +10,10 @@ import torch
 from torch import nn
 
 from uaplib import attacks, metrics, priors
-from uaplib.attacks import activations, fast_feature_fool, gd_uap
-from uaplib.attacks.activations import Settings
+from uaplib.attacks import GDUAPSettings, Settings, activations, fast_feature_fool, gd_uap, runs
 from uaplib.balls import NormBall
 from uaplib.models import Normalized, dense
 
-PAPERS = [attacks.GD_UAP_PAPER, attacks.FFF_PAPER]
 BALL = NormBall(math.inf, 0.1)
 SHORT = {"learning_rate": 0.01, "batch_size": 3, "max_iterations": 12, "check_every": 4, "check_after": 0,
          "patience": 99, "halve_every": 7}  # fmt: skip
@@ -39,7 +38,8 @@ def craft(model, blobs):
     """Craft by the attack of this name on the tiny network, with few iterations."""
 
     def run(name, ball=BALL, **arguments):
-        settings = Settings(**(SHORT | arguments.pop("settings", {})))
+        kind = Settings if name == "fff" else GDUAPSettings
+        settings = kind(**(SHORT | arguments.pop("settings", {})))
         if name == "data":
             arguments = {"images": blobs[0][:20]} | arguments
         return ATTACKS[name](arguments.pop("model", model), ball, settings=settings, **arguments)
@@ -48,8 +48,9 @@ def craft(model, blobs):
 
 
 def interrupt(monkeypatch, method, call):
-    """Let the given call of a method of the run raise KeyboardInterrupt."""
-    original, calls = getattr(activations._Run, method), []
+    """Let the given call of a method of the run, or of what drives it, raise KeyboardInterrupt."""
+    owner = activations._Run if hasattr(activations._Run, method) else runs._Crafting
+    original, calls = getattr(owner, method), []
 
     def wrapper(*arguments):
         calls.append(1)
@@ -57,7 +58,7 @@ def interrupt(monkeypatch, method, call):
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(activations._Run, method, wrapper)
+    monkeypatch.setattr(owner, method, wrapper)
 
 
 def interrupt_forward(model, call):
@@ -176,10 +177,10 @@ def test_the_seed_decides_all(craft, name):
     assert not torch.equal(first.delta, other.delta)
 
 
-@pytest.mark.parametrize("paper", PAPERS, ids=["gd_uap", "fast_feature_fool"])
 @every
-def test_the_papers_programs_run_and_follow_the_seed(model, blobs, name, paper):
-    settings = Settings(**{**vars(paper), "max_iterations": 3, "batch_size": 2})
+def test_the_papers_programs_run_and_follow_the_seed(model, blobs, name):
+    paper = attacks.FFF_PAPER if name == "fff" else attacks.GD_UAP_PAPER
+    settings = replace(paper, max_iterations=3, batch_size=2)
     data = {"images": blobs[0][:20]} if name == "data" else {}
     results, state = [], torch.get_rng_state()
     for seed in (3, 3, 4):
@@ -311,7 +312,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(craft, model, tmp_path, name, ca
 
 
 @pytest.mark.parametrize(
-    ("method", "call"), [("iterate", 1), ("iterate", 10), ("step", 9), ("measure", 2), ("save", 1), ("save", 2)]
+    ("method", "call"), [("step", 1), ("step", 10), ("optimise", 9), ("measure", 2), ("save", 1), ("save", 2)]
 )
 def test_an_interruption_anywhere_costs_no_bit(craft, tmp_path, monkeypatch, method, call):
     expected = craft("range")
@@ -345,7 +346,7 @@ def test_an_interrupted_run_has_lost_nothing_but_the_iteration_it_was_in(craft, 
 
 @pytest.mark.parametrize("name", ["fff", "none"])
 def test_ctrl_c_without_a_checkpoint_gives_no_half_finished_perturbation(craft, monkeypatch, name):
-    interrupt(monkeypatch, "iterate", 10)
+    interrupt(monkeypatch, "step", 10)
     with pytest.raises(KeyboardInterrupt):
         craft(name)
 
@@ -384,7 +385,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning(craft, tmp_path, monke
         raise OSError("no space left on device")
 
     expected = craft("none")
-    monkeypatch.setattr(activations, "write_atomically", refused)
+    monkeypatch.setattr(runs, "write_atomically", refused)
     with pytest.warns(UserWarning, match="no checkpoint was written: no space left on device"):
         found = craft("none", checkpoint=tmp_path / "c")
     assert torch.equal(found.delta, expected.delta)
@@ -446,7 +447,7 @@ def test_an_interrupted_run_on_pixels_goes_on_bit_for_bit(dense_model, views, tm
     arguments = {"prior": "data", "images": views, "settings": Settings(**SHORT), "seed": 2}
     expected = gd_uap(dense_model, BALL, **arguments)
     with monkeypatch.context() as patch:
-        interrupt(patch, "iterate", 9)
+        interrupt(patch, "step", 9)
         with pytest.raises(KeyboardInterrupt):
             gd_uap(dense_model, BALL, checkpoint=tmp_path / "c", **arguments)
     resumed = gd_uap(dense_model, BALL, checkpoint=tmp_path / "c", **arguments)

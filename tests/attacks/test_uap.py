@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uaplib import metrics
-from uaplib.attacks import uap
+from uaplib.attacks import runs, uap
 from uaplib.attacks._uap import _Run as Run
 from uaplib.balls import NormBall
 from uaplib.perturbation import noise
@@ -44,13 +44,14 @@ def test_the_budget_is_kept_and_the_history_complete(trained, blobs, p, share, s
 @pytest.mark.parametrize("p", [2, math.inf])
 def test_the_budget_is_kept_after_every_single_step(model, images, p, monkeypatch):
     ball = NormBall(p, 0.3 if p == 2 else 0.03)
-    deltas, advance = [], Run.advance
+    deltas, visit = [], Run.visit
 
-    def recording(run, visited, delta, accepted):
-        deltas.append(delta)
-        advance(run, visited, delta, accepted)
+    def recording(run, block):
+        visited = visit(run, block)
+        deltas.append(run.v)
+        return visited
 
-    monkeypatch.setattr(Run, "advance", recording)
+    monkeypatch.setattr(Run, "visit", recording)
     uap(model, images, ball, max_passes=2, target_rate=1.0)
     assert len(deltas) > 20
     assert ball.contains(torch.cat(deltas), tolerance=1e-12).all()
@@ -141,7 +142,8 @@ class Interrupt:
     """Raises KeyboardInterrupt at the given call of a method, and lets all other calls through."""
 
     def __init__(self, monkeypatch, method, call):
-        self.original, self.left = getattr(Run, method), call
+        owner = Run if hasattr(Run, method) else runs._Crafting
+        self.original, self.left = getattr(owner, method), call
 
         def wrapper(run, *arguments):
             self.left -= 1
@@ -149,13 +151,13 @@ class Interrupt:
                 raise KeyboardInterrupt
             return self.original(run, *arguments)
 
-        monkeypatch.setattr(Run, method, wrapper)
+        monkeypatch.setattr(owner, method, wrapper)
 
 
 @pytest.mark.parametrize(
     ("method", "call"),
     [("visit", 1), ("visit", 2), ("visit", 40), ("measure", 2), ("measure", 3), ("save", 1), ("save", 2),
-     ("advance", 1), ("advance", 15), ("order", 2)],
+     ("step", 1), ("step", 15), ("permutation", 2), ("copy", 9)],
 )  # fmt: skip
 def test_an_interrupted_run_goes_on_bit_for_bit(model, blobs, tmp_path, monkeypatch, method, call):
     images, labels, ball = blobs[0][:40], blobs[1][:40], NormBall(2, 0.3)
@@ -223,5 +225,5 @@ def test_the_checkpoint_of_another_model_or_other_images_is_refused(model, blobs
 
 def test_a_damaged_checkpoint_is_refused(model, images, tmp_path):
     (tmp_path / "c").write_bytes(b"half")
-    with pytest.raises(ValueError, match="not a perturbation written by uaplib, or it is damaged"):
+    with pytest.raises(ValueError, match="is no checkpoint, or a damaged one; delete it"):
         uap(model, images, BALL, max_passes=1, checkpoint=tmp_path / "c")

@@ -1,31 +1,41 @@
-"""Attacks, one private module per published method, and the settings of those that over-activate."""
+"""Attacks, one private module per published method; `METHODS` has those that craft a universal perturbation.
 
-from uaplib.attacks import _fast_feature_fool, _gd_uap
-from uaplib.attacks._deepfool import DeepFoolResult, deepfool
-from uaplib.attacks._fast_feature_fool import fast_feature_fool
-from uaplib.attacks._fgsm import fgsm, iterated_fgsm
-from uaplib.attacks._gd_uap import gd_uap
-from uaplib.attacks._uap import uap
+Their settings and losses are here, too. What is not used is not imported (PEP 562).
+"""
 
-#: The settings of Fast Feature Fool's authors, for the argument `settings`.
-FFF_PAPER = _fast_feature_fool.PAPER
-#: Fast Feature Fool's settings when none are given; its steps are in proportion to the budget.
-FFF_DEFAULT = _fast_feature_fool.DEFAULT
-#: The settings of GD-UAP's authors, for the argument `settings`.
-GD_UAP_PAPER = _gd_uap.PAPER
-#: GD-UAP's settings by the prior, when none are given; their steps are in proportion to the budget.
-GD_UAP_DEFAULTS = _gd_uap.DEFAULTS
+from importlib import import_module
 
-__all__ = [
-    "FFF_DEFAULT",
-    "FFF_PAPER",
-    "GD_UAP_DEFAULTS",
-    "GD_UAP_PAPER",
-    "DeepFoolResult",
-    "deepfool",
-    "fast_feature_fool",
-    "fgsm",
-    "gd_uap",
-    "iterated_fgsm",
-    "uap",
-]
+from uaplib.attacks.methods import METHODS, Method
+
+_LATER = {
+    "DeepFoolResult": "_deepfool:DeepFoolResult",
+    "deepfool": "_deepfool:deepfool",
+    "fast_feature_fool": "_fast_feature_fool:fast_feature_fool",
+    "fgsm": "_fgsm:fgsm",
+    "gd_uap": "_gd_uap:gd_uap",
+    "iterated_fgsm": "_fgsm:iterated_fgsm",
+    "uap": "_uap:uap",
+    # The settings of Fast Feature Fool's and of GD-UAP's authors, for the argument `settings`.
+    "FFF_PAPER": "_fast_feature_fool:PAPER",
+    "GD_UAP_PAPER": "_gd_uap:PAPER",
+    # The settings when none are given, GD-UAP's by the prior; their steps are in proportion to the budget.
+    "FFF_DEFAULT": "_fast_feature_fool:DEFAULT",
+    "GD_UAP_DEFAULTS": "_gd_uap:DEFAULTS",
+    "Settings": "activations:Settings",
+    "GDUAPSettings": "_gd_uap:GDUAPSettings",
+    "energy": "activations:energy",
+    "mean_activation": "activations:mean_activation",
+}
+__all__ = ["METHODS", "Method", *sorted(_LATER)]
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_LATER]
+
+
+def __getattr__(name: str) -> object:
+    """Import an attack when it is first used: `uaplib list methods` does without PyTorch."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _LATER[name].partition(":")
+    return getattr(import_module(f"{__name__}.{module}"), attribute)

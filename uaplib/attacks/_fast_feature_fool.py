@@ -1,11 +1,24 @@
 """Fast Feature Fool (Mopuri, Garg and Babu, 2017): over-activate all layers at once, without a single image."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from uaplib import features, priors
-from uaplib.attacks.activations import Settings, Task, check_normalized, craft, mean_activation, parameters, scaled
+from uaplib.attacks.activations import (
+    ABLATIONS,
+    Settings,
+    Task,
+    changed,
+    check_normalized,
+    craft,
+    mean_activation,
+    parameters,
+    scaled,
+)
 from uaplib.balls import NormBall
 from uaplib.features import Selection
 from uaplib.models import Normalized
@@ -20,6 +33,7 @@ PAPER = Settings(
 DEFAULT = Settings(
     learning_rate=10 / 255, batch_size=1, max_iterations=400, check_every=50, check_after=0, patience=4, halve_every=25
 )
+PRESETS = {"fff": ABLATIONS | {"authors": asdict(PAPER)}}
 
 
 def fast_feature_fool(
@@ -51,3 +65,16 @@ def fast_feature_fool(
         selection = priors.selection_pictures(model)
     task = Task(model, ball, chosen, mean_activation, lambda count: mean, selection, "fff", source, seed, record)
     return craft(task, settings, checkpoint, progress)
+
+
+def settings(ball: NormBall, **changes: Any) -> dict[str, Any]:
+    """Return all settings; see `uaplib.attacks.methods`."""
+    return changed(DEFAULT, ball, changes)
+
+
+def run(
+    model: Normalized, ball: NormBall, settings: dict[str, Any], data: Mapping[str, Any], **options: Any
+) -> UniversalPerturbation:
+    """Craft with all settings; see `uaplib.attacks.methods`."""
+    layers = settings.pop("layers")
+    return fast_feature_fool(model, ball, layers=layers, settings=Settings(**settings), **data, **options)

@@ -1,13 +1,25 @@
 """GD-UAP (Mopuri, Ganeshan and Babu, 2018): a generalisable data-free objective, with three priors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from uaplib import features, priors
-from uaplib.attacks.activations import Settings, Task, check_normalized, craft, energy, parameters, scaled
+from uaplib.attacks.activations import (
+    ABLATIONS,
+    Settings,
+    Task,
+    changed,
+    check_normalized,
+    craft,
+    energy,
+    parameters,
+    scaled,
+)
 from uaplib.balls import NormBall
 from uaplib.checks import check_images, check_seed
 from uaplib.features import Selection
@@ -17,17 +29,56 @@ from uaplib.perturbation import UniversalPerturbation
 from uaplib.provenance import images_record
 
 PRIORS = ("none", "range", "data")
+
+
+@dataclass(frozen=True)
+class GDUAPSettings(Settings):
+    """The settings of GD-UAP: how the optimisation runs (see `Settings`), and which pictures lie under it.
+
+    augment: whether pictures are augmented (`uaplib.priors.augmentation`). smoothness: of the range prior's noise, see
+    `uaplib.priors.range_pictures`; with one_picture, one fixed picture of white noise takes its place. contiguous:
+    whether a batch of data is a run of consecutive images, as the authors take it. forget_std: a mistake to study, of
+    a public port: the network sees the perturbation without division by the standard deviation.
+    """
+
+    augment: bool = False
+    smoothness: float = 0.0
+    one_picture: bool = False
+    contiguous: bool = False
+    forget_std: bool = False
+
+
 # The authors' program: Adam, 0.1 on the scale of 0 to 255, the variable left free and clipped inside the network; a
 # measurement every 400 iterations, or at a saturation event 200 after the last one; 10 failures end the run.
-PAPER = Settings(
+PAPER = GDUAPSettings(
     learning_rate=0.1 / 255, batch_size=20, max_iterations=40_000, check_every=400, check_after=200, patience=10,
     clip=False, project=False, augment=True, one_picture=True, contiguous=True,
 )  # fmt: skip
 _COMMON = {"check_every": 50, "check_after": 0, "patience": 5, "halve_every": 25}
 DEFAULTS = {
-    "none": Settings(learning_rate=10 / 255, batch_size=1, max_iterations=400, **_COMMON),
-    "range": Settings(learning_rate=4 / 255, batch_size=4, max_iterations=300, smoothness=2.0, **_COMMON),
-    "data": Settings(learning_rate=2 / 255, batch_size=4, max_iterations=400, **_COMMON),
+    "none": GDUAPSettings(learning_rate=10 / 255, batch_size=1, max_iterations=400, **_COMMON),
+    "range": GDUAPSettings(learning_rate=4 / 255, batch_size=4, max_iterations=300, smoothness=2.0, **_COMMON),
+    "data": GDUAPSettings(learning_rate=2 / 255, batch_size=4, max_iterations=400, **_COMMON),
+}
+# The authors' rules for 1,500 iterations of a single picture: the two-by-two ablation of a public port's two changes.
+_PORT = asdict(PAPER) | {"batch_size": 1, "max_iterations": 1500, "check_every": 100, "check_after": 50}
+_COMMON_PRESETS = ABLATIONS | {
+    "augmented": {"augment": True},
+    "authors": asdict(PAPER),
+    "paper": _PORT,
+    "paper-large-steps": _PORT | {"learning_rate": 0.1},
+    "paper-without-std": _PORT | {"forget_std": True},
+    "paper-large-steps-without-std": _PORT | {"learning_rate": 0.1, "forget_std": True},
+}
+PRESETS = {
+    "gd-uap-none": _COMMON_PRESETS,
+    "gd-uap-range": _COMMON_PRESETS
+    | {
+        "white-noise": {"smoothness": 0.0},
+        "pink-noise": {"smoothness": 1.0},
+        "one-picture": {"one_picture": True, "augment": True},
+    },
+    "gd-uap-data": _COMMON_PRESETS | {"less-background": {"role": "foreground"}},
 }
 
 
@@ -72,7 +123,7 @@ def gd_uap(
     check_normalized(model)
     seed = check_seed(seed)
     check_name("prior", prior, PRIORS)
-    settings = settings or scaled(DEFAULTS[prior], ball)
+    settings = GDUAPSettings(**vars(settings or scaled(DEFAULTS[prior], ball)))
     if (prior == "data") != (images is not None):
         raise ValueError("images belong to prior='data': give them there, and nowhere else")
     if images is not None:
@@ -85,6 +136,8 @@ def gd_uap(
     if selection is None:
         selection = priors.selection_pictures(model)
     task = Task(model, ball, chosen, energy, pictures, selection, f"gd-uap-{prior}", source, seed, record)
+    if settings.forget_std:
+        task.add = lambda pictures, delta: pictures + delta * model.std
     return craft(task, settings, checkpoint, progress)
 
 
@@ -126,3 +179,16 @@ def _pictures(
         return torch.stack([augment(picture) for picture in drawn]) if settings.augment else drawn
 
     return draw
+
+
+def settings(ball: NormBall, prior: str, **changes: Any) -> dict[str, Any]:
+    """Return all settings, the prior among them; see `uaplib.attacks.methods`."""
+    return {"prior": prior, **changed(DEFAULTS[prior], ball, changes)}
+
+
+def run(
+    model: Normalized, ball: NormBall, settings: dict[str, Any], data: Mapping[str, Any], **options: Any
+) -> UniversalPerturbation:
+    """Craft with all settings; see `uaplib.attacks.methods`."""
+    chosen = {name: settings.pop(name) for name in ("prior", "layers")}
+    return gd_uap(model, ball, **chosen, settings=GDUAPSettings(**settings), **data, **options)

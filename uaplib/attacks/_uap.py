@@ -1,13 +1,15 @@
 """Universal adversarial perturbations (Moosavi-Dezfooli, Fawzi, Fawzi and Frossard, 2017)."""
 
-import time
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from uaplib import provenance
+from uaplib.attacks import runs
 from uaplib.attacks._deepfool import CONVENTIONS, LinearStep, meaningful
 from uaplib.balls import NormBall
 from uaplib.checks import (
@@ -15,18 +17,15 @@ from uaplib.checks import (
     check_classifier,
     check_images,
     check_labels,
-    check_seed,
     plain,
     warn_without_gradient,
     whole,
 )
-from uaplib.devices import device_name
-from uaplib.files import save_checkpoint
 from uaplib.metrics import accuracy, fooling_rate, predict
 from uaplib.perturbation import UniversalPerturbation
 
 _LONGEST_SCREEN = 256
-NUMBERS = ("target_rate", "max_passes", "num_classes", "overshoot", "max_iterations", "clip")  # what a run depends on
+_STATE = ("passes", "position", "accepted", "moved", "screen")
 
 
 def uap(
@@ -68,6 +67,21 @@ def uap(
     """
     check_images(images)
     num_outputs = check_classifier(model, images)
+    numbers = _checked(target_rate, max_passes, num_classes, overshoot, max_iterations, clip)
+    images = images.detach()
+    parameters = provenance.images_record(images) | numbers
+    sets = {"crafting": (images, labels)}
+    if held_out is not None:
+        sets["held_out"] = (held_out, None) if isinstance(held_out, Tensor) else held_out
+    for data, truth in sets.values():
+        if truth is not None:
+            check_labels(truth, data, num_outputs)
+    run = _Run(model, sets, ball, seed, source, parameters, num_outputs)
+    return runs.craft(run, checkpoint, progress)
+
+
+def _checked(target_rate, max_passes, num_classes, overshoot, max_iterations, clip) -> dict[str, Any]:
+    """The settings as Python's numbers. Raises ValueError or TypeError, with the name, for a bad one."""
     numbers = plain(target_rate=target_rate, overshoot=overshoot, clip=clip) | whole(
         max_passes=max_passes, num_classes=num_classes, max_iterations=max_iterations
     )
@@ -77,31 +91,33 @@ def uap(
             "least 2 and overshoot at least 0, "
             f"not {target_rate}, {max_passes}, {max_iterations}, {num_classes} and {overshoot}"
         )
-    images = images.detach()
-    parameters = provenance.images_record(images) | numbers
-    held_out = (held_out, None) if isinstance(held_out, Tensor) else held_out
-    run = _Run(model, images, ball, check_seed(seed), parameters, labels, held_out, source, num_outputs)
-    run.resume(checkpoint)
-    with tqdm(total=max_passes * len(images), desc="UAP", unit="image", disable=not progress) as bar:
-        bar.update(run.passes * len(images) + run.position)
-        try:
-            while not run.finished():
-                run.finish_pass(bar)
-                run.save(checkpoint)
-                if run.passes == 1 and not (run.moved or run.history[1]["accepted"]):
-                    warn_without_gradient(torch.ones(len(images), dtype=torch.bool))
-        except KeyboardInterrupt:
-            run.save(checkpoint)
-            raise
-    return run.result()
+    return numbers
 
 
-class _Run:
-    """The state of a run: the perturbation, the pass, the position in it, and the history."""
+def settings(ball: NormBall, **changes: Any) -> dict[str, Any]:
+    """Return all settings; see `uaplib.attacks.methods`."""
+    names = inspect.signature(_checked).parameters
+    return _checked(**{name: uap.__kwdefaults__[name] for name in names} | changes)
 
-    def __init__(self, model, images, ball, seed, parameters, labels, held_out, source, num_outputs):
-        self.model, self.images, self.ball, self.seed, self.parameters = model, images, ball, seed, parameters
-        self.clip, self.source, self.source_sha256 = parameters["clip"], source, provenance.weights_sha256(model)
+
+def run(
+    model: nn.Module, ball: NormBall, settings: dict[str, Any], data: Mapping[str, Any], **options: Any
+) -> UniversalPerturbation:
+    """Craft with all settings; see `uaplib.attacks.methods`."""
+    return uap(model, ball=ball, **settings, **data, **options)
+
+
+class _Run(runs.Run):
+    """The perturbation, the pass, the position in it, and how many steps it has accepted.
+
+    sets: images and labels or None, by the name under which the history speaks of them: "crafting" and "held_out".
+    """
+
+    unit = "image"
+
+    def __init__(self, model, sets, ball, seed, source, parameters, num_outputs):
+        super().__init__("uap", model, ball, seed, source, parameters)
+        self.sets, self.images, self.clip = sets, sets["crafting"][0], parameters["clip"]
         self.deepfool = LinearStep(
             p=2,
             num_classes=min(parameters["num_classes"], num_outputs),
@@ -110,21 +126,27 @@ class _Run:
             max_iterations=parameters["max_iterations"] - 2,
             convention=CONVENTIONS["universal"],
         )
-        self.sets = {"crafting": (images, labels)} | ({"held_out": held_out} if held_out else {})
-        for data, truth in self.sets.values():
-            if truth is not None:
-                check_labels(truth, data, num_outputs)
-        self.clean = {name: predict(model, data) for name, (data, _) in self.sets.items()}
-        # Small steps would be lost in half precision.
-        self.delta = torch.zeros_like(images[:1], dtype=torch.promote_types(images.dtype, torch.float32))
-        self.passes, self.position, self.accepted, self.seconds, self.moved = 0, 0, 0, 0.0, False
-        self.history = [self.measure(0)]
 
-    def measure(self, passes: int) -> dict:
-        """The history's entry for the present perturbation, after so many passes."""
-        entry = {"pass": passes, "accepted": self.accepted}
+    def begin(self) -> None:
+        self.clean = {name: predict(self.model, data) for name, (data, _) in self.sets.items()}
+        # Small steps would be lost in half precision.
+        self.v = torch.zeros_like(self.images[:1], dtype=torch.promote_types(self.images.dtype, torch.float32))
+        self.passes, self.position, self.accepted, self.moved, self.screen = 0, 0, 0, False, 1
+        self.order = self.permutation()
+        self.history = [self.measure()]
+
+    def permutation(self) -> Tensor:
+        """The order of this pass: the next permutation of the seed's own generator."""
+        generator = torch.Generator().manual_seed(self.seed)
+        for _ in range(self.passes + 1):
+            permutation = torch.randperm(len(self.images), generator=generator)
+        return permutation
+
+    def measure(self) -> dict:
+        """The history's entry for the present perturbation."""
+        entry = {"pass": self.passes, "accepted": self.accepted}
         for name, (data, truth) in self.sets.items():
-            labels = predict(self.model, data, self.delta, clip=self.clip)
+            labels = predict(self.model, data, self.v, clip=self.clip)
             entry[f"{name}_fooling_rate"] = fooling_rate(self.clean[name], labels).value
             if truth is not None:
                 entry[f"{name}_accuracy"] = accuracy(labels, truth).value
@@ -134,29 +156,17 @@ class _Run:
         rate = self.history[-1]["crafting_fooling_rate"]
         return self.passes >= self.parameters["max_passes"] or rate >= self.parameters["target_rate"]
 
-    def order(self) -> Tensor:
-        """The order of this pass: the next permutation of the seed's generator."""
-        generator = torch.Generator().manual_seed(self.seed)
-        for _ in range(self.passes + 1):
-            permutation = torch.randperm(len(self.images), generator=generator)
-        return permutation
-
-    def finish_pass(self, bar: tqdm) -> None:
-        """Visit the images that are left in this pass, then measure."""
-        order, started = self.order(), time.perf_counter()
-        screen = 1
-        try:
-            while self.position < len(order):
-                block = order[self.position : self.position + screen]
-                visited = self.visit(block)
-                # As the perturbation gets better, longer stretches of images are fooled already.
-                screen = min(2 * screen, _LONGEST_SCREEN) if visited == len(block) else max(1, visited)
-                bar.update(visited)
-        finally:
-            self.seconds += time.perf_counter() - started
-        history = [*self.history, self.measure(self.passes + 1)]  # first: an interrupt here loses nothing
-        self.passes, self.position, self.accepted, self.history = self.passes + 1, 0, 0, history
-        bar.set_postfix(fooling=f"{self.history[-1]['crafting_fooling_rate']:.3f}")
+    def step(self) -> bool:
+        """Visit a stretch of images; at the end of a pass, measure."""
+        block = self.order[self.position : self.position + self.screen]
+        visited = self.visit(block)
+        # As the perturbation gets better, longer stretches of images are fooled already.
+        self.screen = min(2 * self.screen, _LONGEST_SCREEN) if visited == len(block) else max(1, visited)
+        self.position += visited
+        if self.position < len(self.order):
+            return False
+        self.end_pass()
+        return True
 
     def visit(self, block: Tensor) -> int:
         """Visit images of `block` in order until one changes the perturbation; return how many were visited.
@@ -164,47 +174,37 @@ class _Run:
         Which of them are fooled is asked of the network once for the whole block: the answers hold as long as the
         perturbation stays what it is.
         """
-        images = self.images[block]
-        perturbed = self.perturbed(images)
+        perturbed = self.perturbed(self.images[block])
         with torch.no_grad():
             fooled = ask(self.model, perturbed).argmax(1) != self.clean["crafting"][block]
         for position in (~fooled).nonzero().flatten().tolist():
             step, _, label, new_label = self.deepfool.attack(self.model, perturbed[position : position + 1], None)
             self.moved = self.moved or bool(step.any())
             if new_label != label and meaningful(step):
-                self.advance(position + 1, self.ball.project(self.delta + step), self.accepted + 1)
+                self.v, self.accepted = self.ball.project(self.v + step), self.accepted + 1
                 return position + 1
-        self.advance(len(block), self.delta, self.accepted)
         return len(block)
 
-    def advance(self, visited: int, delta: Tensor, accepted: int) -> None:
-        """Change the whole state in one place, so that an interrupt does not find half of it changed."""
-        self.delta, self.accepted, self.position = delta, accepted, self.position + visited
-
     def perturbed(self, images: Tensor) -> Tensor:
-        sums = (images + self.delta).to(images)
+        sums = (images + self.v).to(images)
         return sums.clamp(0, 1) if self.clip else sums
 
-    def result(self, **state) -> UniversalPerturbation:
-        device = device_name(self.images.device)
-        run = {"seconds": round(self.seconds, 1), "device": device, "commit": provenance.commit()} | state
-        return UniversalPerturbation(
-            self.delta, self.ball, "uap", self.source, self.source_sha256, self.seed, self.parameters, self.history,
-            run=run,
-        )  # fmt: skip
+    def end_pass(self) -> None:
+        self.passes += 1
+        self.history.append(self.measure())
+        if self.passes == 1 and not (self.moved or self.accepted):
+            warn_without_gradient(torch.ones(len(self.images), dtype=torch.bool))
+        self.position, self.accepted, self.screen, self.order = 0, 0, 1, self.permutation()
 
-    def save(self, checkpoint: str | Path | None) -> None:
-        if checkpoint is not None:
-            state = {"passes": self.passes, "position": self.position, "accepted": self.accepted}
-            save_checkpoint(checkpoint, self.result(**state).save)
+    def progress(self) -> tuple[int, int]:
+        return self.passes * len(self.images) + self.position, self.parameters["max_passes"] * len(self.images)
 
-    def resume(self, checkpoint: str | Path | None) -> None:
-        if checkpoint is None or not Path(checkpoint).exists():
-            return
-        saved = UniversalPerturbation.load(checkpoint)
-        mine, theirs = ((p.identity, p.delta.dtype, p.history[:1]) for p in (self.result(), saved))
-        if mine != theirs or "passes" not in saved.run:
-            raise ValueError(f"{checkpoint} belongs to a run with other arguments; delete it or name another file")
-        self.delta, self.history = saved.delta.to(self.images.device), saved.history
-        self.passes, self.position, self.accepted = (saved.run[k] for k in ("passes", "position", "accepted"))
-        self.seconds = saved.run["seconds"]
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        return {"v": self.v}, {name: getattr(self, name) for name in _STATE}
+
+    def restore(self, tensors: dict[str, Tensor], rest: dict) -> None:
+        vars(self).update(rest)
+        self.v, self.order = tensors["v"].to(self.images.device), self.permutation()
+
+    def delta(self) -> Tensor:
+        return self.v

@@ -4,25 +4,19 @@ A loss on layer activations, pictures under the perturbation (or none), Adam, a 
 perturbation, and a clock that says when to measure and when to stop.
 """
 
-import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from uaplib import features, priors, provenance
+from uaplib import features, priors
+from uaplib.attacks import runs
 from uaplib.balls import NormBall, clamp
-from uaplib.checks import check_gradients, check_images, check_seed, plain, warn_without_gradient
-from uaplib.devices import device_name
+from uaplib.checks import check_gradients, check_images, plain, warn_without_gradient
 from uaplib.features import Layer
-from uaplib.files import save_checkpoint, write_atomically
 from uaplib.metrics import fooling_rate, predict
 from uaplib.models import Normalized
 from uaplib.perturbation import UniversalPerturbation
@@ -75,11 +69,7 @@ class Settings:
     after so many measurements in a row without improvement.
 
     clip: whether the network sees picture plus perturbation clipped to [0, 1]. project: whether the optimised variable
-    itself is projected after every step; the authors let it run free and clip what the network sees. augment: whether
-    pictures are augmented (`uaplib.priors.augmentation`). smoothness: of the range prior's noise, see
-    `uaplib.priors.range_pictures`; with one_picture, one fixed picture of white noise takes its place. contiguous:
-    whether a batch of data is a run of consecutive images, as the authors take it. forget_std: a mistake to study, of
-    a public port: the network sees the perturbation without division by the standard deviation.
+    itself is projected after every step; the authors let it run free and clip what the network sees.
     """
 
     learning_rate: float
@@ -93,11 +83,6 @@ class Settings:
     still: float = 1e-5
     clip: bool = True
     project: bool = True
-    augment: bool = False
-    smoothness: float = 0.0
-    one_picture: bool = False
-    contiguous: bool = False
-    forget_std: bool = False
 
     def __post_init__(self):
         """Check the numbers."""
@@ -117,6 +102,24 @@ class Settings:
 def scaled(settings: Settings, ball: NormBall) -> Settings:
     """Return settings that were found at 10/255 for another budget: the steps grow and shrink with it."""
     return replace(settings, learning_rate=settings.learning_rate * (ball.eps / (10 / 255) or 1))
+
+
+# Ablations that make sense for every method that watches layers; see `uaplib.attacks.methods`.
+ABLATIONS = {
+    "convolutions": {"layers": "convolutions"},
+    "saturation-halving": {"halve_every": None, "check_every": 50, "check_after": 25},
+    "no-halving": {"halve_every": None, "saturation": 1.0},
+    "image-selected": {"selection": "images"},
+}
+
+
+def changed(default: Settings, ball: NormBall, changes: dict[str, Any]) -> dict[str, Any]:
+    """Return all settings of a method that watches layers, JSON-safe: the default for the ball, and its changes.
+
+    Beside those of `Settings`, `layers`: see `uaplib.features.choose`; None for the default kind of the network.
+    """
+    layers = changes.pop("layers", None)
+    return {"layers": layers, **asdict(replace(scaled(default, ball), **changes))}
 
 
 class Clock:
@@ -165,8 +168,7 @@ class Task:
 
     pictures: a function from a batch size to images (N, C, H, W). selection: images on which the fooling rate is
     measured to choose the iterate. record: JSON-safe, what the run depends on (see `parameters`), for the provenance.
-
-    Raises TypeError for a network that does not know its mean, standard deviation and size.
+    add: how the perturbation comes to the pictures.
     """
 
     model: Normalized
@@ -179,10 +181,7 @@ class Task:
     source: str
     seed: int
     record: dict
-
-    def __post_init__(self):
-        """Check the seed."""
-        self.seed = check_seed(self.seed)
+    add: Callable[[Tensor, Tensor], Tensor] = torch.add
 
 
 def parameters(settings: Settings, layers: list[Layer], selection: Tensor | None) -> dict:
@@ -203,69 +202,43 @@ def check_normalized(model: nn.Module) -> None:
 def craft(
     task: Task, settings: Settings, checkpoint: str | Path | None = None, progress: bool = False
 ) -> UniversalPerturbation:
-    """Run the optimisation and return the best iterate.
+    """Run the optimisation and return the best iterate; checkpoint and progress as in `uaplib.attacks.runs.craft`.
 
-    With `checkpoint`, the whole state is written there after every measurement, and where Ctrl-C stops the run; the
-    same call continues from there, on a CPU bit for bit. Raises ValueError for a checkpoint of another run,
-    FloatingPointError for dead layers or gradients that are not finite. Warns when the gradient is zero everywhere.
+    Raises FloatingPointError for dead layers or gradients that are not finite. Warns when the gradient is zero
+    everywhere.
     """
     check_images(task.selection, "selection images")
     if task.ball.p == 2 or task.ball.eps == 0:
         raise ValueError(f"saturation is defined for l-infinity balls with eps > 0, not for {task.ball}")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(task.seed)  # all random numbers are drawn on the CPU
-        run = _Run(task, settings)
-        run.resume(checkpoint)
-        run.go_on(checkpoint, progress)
-        return run.result()
+    return runs.craft(_Run(task, settings), checkpoint, progress)
 
 
-class _Run:
-    """The state of a run: the optimised variable, Adam's moments, the clock, the random generator, the best."""
+class _Run(runs.Run):
+    """The optimised variable, Adam's moments, the clock, and the best iterate."""
 
     def __init__(self, task: Task, settings: Settings):
-        self.task, self.settings, self.clock = task, settings, Clock(settings)
-        self.clean = predict(task.model, task.selection)
-        start = task.ball.sample(task.selection[:1].shape).to(task.selection)
+        super().__init__(task.method, task.model, task.ball, task.seed, task.source, task.record)
+        self.task, self.settings = task, settings
+
+    def begin(self) -> None:
+        self.clock, selection = Clock(self.settings), self.task.selection
+        self.clean = predict(self.model, selection)
+        start = self.ball.sample(selection[:1].shape).to(selection)
         # Adam's small numbers are lost in half precision.
         start = start.to(torch.promote_types(start.dtype, torch.float32))
         self.v = start.requires_grad_()
-        self.adam = torch.optim.Adam([self.v], lr=settings.learning_rate)
-        self.best, self.history, self.seconds = self.delta(), [], 0.0
-        self.kept = self.state()
+        self.adam = torch.optim.Adam([self.v], lr=self.settings.learning_rate)
+        self.best = self.iterate()
 
-    def delta(self) -> Tensor:
+    def iterate(self) -> Tensor:
         """A copy of the perturbation as the network sees it."""
-        return self.task.ball.project(self.v.detach()).clone()
+        return self.ball.project(self.v.detach()).clone()
 
-    def go_on(self, checkpoint: str | Path | None, progress: bool) -> None:
-        before, started = self.seconds, time.perf_counter()
-        total, done = self.settings.max_iterations, self.clock.iteration
-        bar = tqdm(total=total, initial=done, desc=self.task.method, unit="it", disable=not progress)
-        try:
-            while not self.clock.finished():
-                measured = self.iterate()
-                self.seconds = before + time.perf_counter() - started
-                self.kept = self.state()
-                if measured:
-                    self.save(checkpoint)
-                bar.update()
-                bar.set_postfix(self.history[-1], refresh=False)
-            if "rate" not in self.history[-1]:
-                self.measure()
-                self.kept = self.state()
-                self.save(checkpoint)
-        except KeyboardInterrupt:
-            self.save(checkpoint)  # the last whole iteration, wherever this one was interrupted
-            raise
-        finally:
-            bar.close()
-
-    def iterate(self) -> bool:
-        """One step of Adam, then whatever the clock says; return whether the fooling rate was measured."""
-        loss = self.step()
-        delta = self.delta()
-        saturation = (delta.abs() >= SATURATED * self.task.ball.eps).float().mean().item()
+    def step(self) -> bool:
+        """One step of Adam, then whatever the clock says."""
+        loss = self.optimise()
+        iterate = self.iterate()
+        saturation = (iterate.abs() >= SATURATED * self.ball.eps).float().mean().item()
         measure, halve = self.clock.tick(saturation)
         self.history.append({"iteration": self.clock.iteration, "loss": loss, "saturation": saturation})
         if measure:
@@ -273,17 +246,16 @@ class _Run:
         if halve:
             self.history[-1]["halved"] = True
             with torch.no_grad():
-                self.v.copy_(delta / 2)
+                self.v.copy_(iterate / 2)
         return measure
 
-    def step(self) -> float:
+    def optimise(self) -> float:
+        """Take the step of Adam and return the loss before it."""
         pictures = self.task.pictures(self.settings.batch_size)
         with torch.enable_grad():
-            delta = self.task.ball.project(self.v)
-            seen = pictures + (delta * self.task.model.std if self.settings.forget_std else delta)
+            seen = self.task.add(pictures, self.ball.project(self.v))
             seen = clamp(seen, 0, 1) if self.settings.clip else seen
-            seen = seen.to(pictures)
-            loss = activation_loss(self.task.model, seen, self.task.layers, self.task.statistic)
+            loss = activation_loss(self.model, seen.to(pictures), self.task.layers, self.task.statistic)
         (self.v.grad,) = torch.autograd.grad(loss, self.v)
         if not torch.isfinite(self.v.grad).all():
             raise FloatingPointError(f"the gradient is not finite in iteration {self.clock.iteration + 1}")
@@ -292,74 +264,49 @@ class _Run:
         self.adam.step()
         if self.settings.project:
             with torch.no_grad():
-                self.v.copy_(self.task.ball.project(self.v))
+                self.v.copy_(self.ball.project(self.v))
         return loss.item()
 
     def measure(self) -> None:
-        delta = self.delta()
-        labels = predict(self.task.model, self.task.selection, delta, clip=self.settings.clip)
+        """Measure the fooling rate on the selection images, and keep the iterate if it is the best so far."""
+        iterate = self.iterate()
+        labels = predict(self.model, self.task.selection, iterate, clip=self.settings.clip)
         rate = fooling_rate(self.clean, labels).value
         self.history[-1]["rate"] = rate
         if self.clock.improved(rate):
-            self.best = delta
+            self.best = iterate
 
-    def result(self) -> UniversalPerturbation:
-        run = {
-            "seconds": round(self.seconds, 1),
-            "iterations": self.clock.iteration,
-            "device": device_name(self.best.device),
-            "commit": provenance.commit(),
-        }
-        return UniversalPerturbation(
-            self.best, self.task.ball, self.task.method, self.task.source, provenance.weights_sha256(self.task.model),
-            self.task.seed, self.task.record, self.history, run=run,
-        )  # fmt: skip
+    def finished(self) -> bool:
+        return self.clock.finished()
 
-    @cached_property
-    def identity(self) -> str:
-        """What tells this run from others: everything but its state."""
-        return json.dumps([self.result().identity, provenance.sha256_of(self.task.selection)])
+    def end(self) -> bool:
+        """Measure the last iterate, if that was not done."""
+        if "rate" in self.history[-1]:
+            return False
+        self.measure()
+        return True
+
+    def progress(self) -> tuple[int, int]:
+        return self.clock.iteration, self.settings.max_iterations
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
-        """A copy of all that changes: tensors by name, and the rest, JSON-safe.
-
-        Of the history, that is its length and its last entry.
-        """
         moments = self.adam.state[self.v] if self.clock.iteration else {}
-        tensors = {"v": self.v, "best": self.best, "generator": torch.get_rng_state(), **moments}
         clock = {name: value for name, value in vars(self.clock).items() if name != "settings"}
-        rest = {"clock": clock, "entries": len(self.history), "last": dict(*self.history[-1:]), "seconds": self.seconds}
-        return {name: tensor.detach().clone() for name, tensor in tensors.items()}, rest
+        return {"v": self.v, "best": self.best, **moments}, clock
 
-    def save(self, checkpoint: str | Path | None) -> None:
-        """Write the state after the last whole iteration."""
-        if checkpoint is None:
-            return
-        tensors, state = self.kept
-        history = self.history[: state["entries"]]
-        history[-1:] = [state["last"]] if history else []
-        text = json.dumps({"identity": self.identity, **state, "history": history})
-        content = save({name: tensor.cpu() for name, tensor in tensors.items()}, {"state": text})
-        save_checkpoint(checkpoint, lambda path: write_atomically(path, lambda file: file.write_bytes(content)))
-
-    def resume(self, checkpoint: str | Path | None) -> None:
-        if checkpoint is None or not Path(checkpoint).exists():
-            return
-        try:
-            with safe_open(checkpoint, framework="pt") as file:
-                state = json.loads((file.metadata() or {}).get("state", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-        except SafetensorError as error:
-            raise ValueError(f"{checkpoint} is no checkpoint, or a damaged one; delete it: {error}") from error
-        if state.get("identity") != self.identity:
-            raise ValueError(f"{checkpoint} belongs to a run with other arguments; delete it or name another file")
+    def restore(self, tensors: dict[str, Tensor], rest: dict) -> None:
+        moments = {name: tensor for name, tensor in tensors.items() if name not in ("v", "best")}
         with torch.no_grad():
-            self.v.copy_(tensors.pop("v"))
-        self.best = tensors.pop("best").to(self.v.device)
-        torch.set_rng_state(tensors.pop("generator"))
-        if tensors:
-            moments = {name: moment.to(self.v.device) for name, moment in tensors.items() if name != "step"}
-            self.adam.state[self.v] = {"step": tensors["step"], **moments}
-        vars(self.clock).update(state["clock"])
-        self.history, self.seconds = state["history"], state["seconds"]
-        self.kept = self.state()
+            self.v.copy_(tensors["v"])
+        self.best = tensors["best"].to(self.v.device)
+        if moments:
+            # Adam counts its steps on the CPU, wherever the variable is.
+            moved = {name: moment.to(self.v.device) for name, moment in moments.items() if name != "step"}
+            self.adam.state[self.v] = moved | {"step": moments["step"]}
+        vars(self.clock).update(rest)
+
+    def delta(self) -> Tensor:
+        return self.best
+
+    def counts(self) -> dict:
+        return {"iterations": self.clock.iteration}

@@ -1,0 +1,21 @@
+"""Random signs, or a random direction, of the whole budget: what every attack is compared with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from uaplib import perturbation
+from uaplib.balls import NormBall
+from uaplib.models import Normalized
+from uaplib.perturbation import UniversalPerturbation
+
+
+def settings(ball: NormBall) -> dict[str, Any]:
+    """Return the settings: there are none."""
+    return {}
+
+
+def run(
+    model: Normalized, ball: NormBall, settings: dict[str, Any], data: Mapping[str, Any], seed: int = 0, **options: Any
+) -> UniversalPerturbation:
+    """Return noise of the size of the model's images; see `uaplib.attacks.methods`."""
+    return perturbation.noise(ball, tuple(model.mean_image().shape[1:]), seed)

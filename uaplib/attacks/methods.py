@@ -1,0 +1,124 @@
+"""The methods that craft a universal perturbation, one row each: recipes, commands, figures and tests read them here.
+
+The table is importable without PyTorch; a row imports its attack when it is used. Beside the attack itself, the module
+of a method has
+
+- `settings(ball, **changes)`: all settings of the method, the defaults changed by `changes`; checked and JSON-safe;
+- `run(model, ball, settings, data, **options)`: crafts with such settings. data: what the method `sees`, by name
+  (`images`, `labels`, `held_out`, `selection`). options: seed, source, checkpoint and progress, as in `uap`;
+- `PRESETS`, where the book compares settings with the default: by the method's name, changes by their names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from uaplib.names import check_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from uaplib.balls import NormBall
+    from uaplib.perturbation import UniversalPerturbation
+
+SEES = ("nothing", "images", "predictions", "labels")  # of the data, from least to most
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method: what it is called, what crafts by it, and what it needs.
+
+    title, short: as lists and figures show it. module: the attack's, below `uaplib.attacks`. sees: one of `SEES`; a
+    method that sees anything crafts on `images` images unless told otherwise. selects: whether it chooses its iterate
+    by the fooling rate on selection images. paper: its key in the book's bibliography. cost: in words, what crafting
+    takes. tasks: what a network may say: "label", "classes" or "depth". norms: of the balls that it takes. fixed:
+    settings that make it this method. book: the settings from which recipes start. name_parts: settings that always
+    stand in an artifact's name, with their letters. version: counts the changes after which the same settings give
+    another perturbation.
+    """
+
+    name: str
+    title: str
+    short: str
+    module: str
+    sees: str
+    paper: str
+    cost: str
+    images: int | None = None
+    selects: bool = False
+    tasks: tuple[str, ...] = ("label", "classes", "depth")
+    norms: tuple[float, ...] = (math.inf,)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    book: Mapping[str, Any] = field(default_factory=dict)
+    name_parts: Mapping[str, str] = field(default_factory=dict)
+    version: int = 1
+
+    @property
+    def attack(self) -> ModuleType:
+        """The module of the attack, imported when it is first used."""
+        return import_module(f"uaplib.attacks.{self.module}")
+
+    @property
+    def presets(self) -> Mapping[str, Mapping[str, Any]]:
+        """Changes of the settings by name: the authors' own, and the book's ablations."""
+        return getattr(self.attack, "PRESETS", {}).get(self.name, {})
+
+    def settings(self, ball: NormBall, **changes: Any) -> dict[str, Any]:
+        """Return all settings, JSON-safe: the book's defaults for the ball, changed by `changes`.
+
+        Raises ValueError or TypeError for a name that is no setting of the method, and for a bad value.
+        """
+        known = self.attack.settings(ball, **self.fixed, **self.book)
+        for name in changes:
+            check_name(f"setting of {self.name}", name, known.keys() - self.fixed.keys())
+        return self.attack.settings(ball, **{**self.fixed, **self.book, **changes})
+
+    def craft(
+        self, model: nn.Module, ball: NormBall, settings: Mapping[str, Any], data: Mapping[str, Any], **options: Any
+    ) -> UniversalPerturbation:
+        """Craft with settings that `settings` returned; data and options as in `run` above."""
+        return self.attack.run(model, ball, dict(settings), data, **options)
+
+
+_ROWS = (
+    Method(
+        "noise", "random signs", "noise", "_noise", sees="nothing", paper="", cost="nothing",
+        norms=(2.0, math.inf),
+    ),
+    Method(
+        "uap", "UAP", "UAP", "_uap", sees="predictions", paper="moosavi2017universal",
+        cost="DeepFool on every image that is not fooled yet, pass after pass", images=100,
+        tasks=("label",), norms=(2.0, math.inf), book={"max_passes": 5, "target_rate": 1.0},
+        name_parts={"images": "n", "max_passes": "p"},
+    ),
+    Method(
+        "fff", "Fast Feature Fool", "FFF", "_fast_feature_fool", sees="nothing", paper="mopuri2017fast",
+        cost="up to 400 iterations, one picture each", selects=True,
+    ),
+    Method(
+        "gd-uap-none", "GD-UAP, no data", "GD-UAP, no data", "_gd_uap", sees="nothing",
+        paper="mopuri2018generalizable", cost="up to 400 iterations, one picture each", selects=True,
+        fixed={"prior": "none"},
+    ),
+    Method(
+        "gd-uap-range", "GD-UAP, range prior", "GD-UAP, range prior", "_gd_uap", sees="nothing",
+        paper="mopuri2018generalizable", cost="up to 300 iterations, four pictures each", selects=True,
+        fixed={"prior": "range"},
+    ),
+    Method(
+        "gd-uap-data", "GD-UAP, data prior", "GD-UAP, data prior", "_gd_uap", sees="images",
+        paper="mopuri2018generalizable", cost="up to 400 iterations, four pictures each", images=300, selects=True,
+        fixed={"prior": "data"},
+    ),
+)  # fmt: skip
+METHODS: Mapping[str, Method] = MappingProxyType({row.name: row for row in _ROWS})
+
+
+def data_free() -> list[str]:
+    """Return the names of the methods that craft without any data; noise, which nobody crafts, is none of them."""
+    return [name for name, row in METHODS.items() if row.sees == "nothing" and row.paper]
