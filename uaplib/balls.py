@@ -78,6 +78,11 @@ class NormBall:
         return self.eps * noise / torch.linalg.vector_norm(noise, 2, dim=_dimensions(noise), keepdim=True)
 
 
+def linf(eps_255: float) -> NormBall:
+    """Return the l-infinity ball of radius eps_255 / 255."""
+    return NormBall(math.inf, eps_255 / 255)
+
+
 def clamp(x: Tensor, low: float, high: float) -> Tensor:
     """Return x limited to [low, high]; the gradient is 1 strictly inside and 0 from the borders on.
 

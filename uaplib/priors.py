@@ -15,6 +15,7 @@ from uaplib.provenance import sha256_of
 if TYPE_CHECKING:
     from torchvision.transforms import v2
 
+NOISE_PICTURES = "noise pictures"  # what an iterate is chosen on where there is no image
 ANGLES = (-10, -7, -5, -3, 3, 5, 7, 10)
 
 
@@ -53,7 +54,7 @@ def selection_pictures(model: Normalized, count: int = 100) -> Tensor:
 def selection_record(selection: Tensor | None) -> dict:
     """Return what the iterate is chosen on, as JSON-safe entries of a perturbation's parameters."""
     if selection is None:
-        return {"selection": "noise pictures"}
+        return {"selection": NOISE_PICTURES}
     return {"selection": f"{len(selection)} images", "selection_sha256": sha256_of(selection)}
 
 

@@ -34,7 +34,8 @@ class Method:
     """One method: what it is called, what crafts by it, and what it needs.
 
     title, short: as lists and figures show it. module: the attack's, below `uaplib.attacks`. sees: one of `SEES`; a
-    method that sees anything crafts on `images` images unless told otherwise. selects: whether it chooses its iterate
+    method that sees anything crafts on `images` images unless told otherwise. held_out: on how many evaluation images
+    its history reports. selects: whether it chooses its iterate
     by the fooling rate on selection images. paper: its key in the book's bibliography. cost: in words, what crafting
     takes. tasks: what a network may say: "label", "classes" or "depth". norms: of the balls that it takes. fixed:
     settings that make it this method. book: the settings from which recipes start. name_parts: settings that always
@@ -50,6 +51,7 @@ class Method:
     paper: str
     cost: str
     images: int | None = None
+    held_out: int = 0
     selects: bool = False
     tasks: tuple[str, ...] = ("label", "classes", "depth")
     norms: tuple[float, ...] = (math.inf,)
@@ -92,7 +94,7 @@ _ROWS = (
     ),
     Method(
         "uap", "UAP", "UAP", "_uap", sees="predictions", paper="moosavi2017universal",
-        cost="DeepFool on every image that is not fooled yet, pass after pass", images=100,
+        cost="DeepFool on every image that is not fooled yet, pass after pass", images=100, held_out=2000,
         tasks=("label",), norms=(2.0, math.inf), book={"max_passes": 5, "target_rate": 1.0},
         name_parts={"images": "n", "max_passes": "p"},
     ),
