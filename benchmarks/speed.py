@@ -24,7 +24,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.conformance import conftest, reference  # noqa: F401  (conftest stands in for visdom)
-from uaplib import attacks, metrics
+from uaplib import attacks, metrics, models
 from uaplib.attacks import _deepfool as deepfool_module
 from uaplib.balls import NormBall
 from uaplib.data import fashion_mnist
@@ -44,7 +44,8 @@ def small_network() -> nn.Module:
         nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(),
         nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU(), nn.Linear(128, 10),
     )  # fmt: skip
-    model = Normalized(network, fashion_mnist.MEAN, fashion_mnist.STD)
+    like = models.find("resnet-mini")
+    model = Normalized(network, like.mean, like.std)
     images, labels = fashion_mnist.load("train")
     optimiser = torch.optim.Adam(model.parameters(), 1e-3)
     for _ in range(2):

@@ -12,8 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import uaplib
-from uaplib import cli, models, perturbation, published, recipes, transfer
-from uaplib.catalogue import EFFICIENTNET_LITE, MIDAS
+from uaplib import cli, data, models, perturbation, published, recipes, transfer
 from uaplib.cli import app, main
 from uaplib.perturbation import UniversalPerturbation
 from uaplib.published import RELEASES
@@ -96,7 +95,7 @@ def test_list_torchvision_names_its_classifiers_and_segmenters():
     listed = succeed("list", "torchvision").splitlines()
     assert {"resnet18", "vgg16", "fcn_resnet50"} <= set(listed)
     assert all(models.check_model_name(name) == name for name in listed)
-    assert {*models.pretrained_names()} - {*listed} == {*EFFICIENTNET_LITE, MIDAS}
+    assert {*models.pretrained_names()} - {*listed} == {*recipes.IMAGENET_MODELS, "midas-small"}
 
 
 def test_the_version():
@@ -106,13 +105,22 @@ def test_the_version():
 @pytest.mark.parametrize(
     ("what", "expected"),
     [
-        ("data", "fashion-mnist\nimagenet-samples\ncamvid\nscenes\ndepth-folders\n"),
         ("methods", "\n".join([*METHODS, ""])),
         ("published", "\n".join([*RELEASES, ""])),
     ],
 )
 def test_list_the_rest(what, expected):
     assert succeed("list", what) == expected
+
+
+def test_list_data_says_what_each_is_its_licence_and_how_to_get_it(monkeypatch):
+    monkeypatch.setenv("UAPLIB_DATA", "/my data")
+    lines = succeed("list", "data").splitlines()
+    assert [line.split(":")[0] for line in lines[::3]] == list(data.DATA_SETS)
+    assert lines[:2] == ["fashion-mnist: Fashion-MNIST", "    licence: MIT"]
+    camvid = lines.index("camvid: CamVid")
+    assert "CC BY-NC 4.0" in lines[camvid + 1]
+    assert lines[camvid + 2].endswith("mkdir -p '/my data/camvid' && cp -r segnet/CamVid/. '/my data/camvid'")
 
 
 def test_craft_noise_writes_the_file_and_prints_its_path(tmp_path):

@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 from uaplib import depth, metrics, models, segmentation
 from uaplib.data import camvid, fashion_mnist, scenes
 from uaplib.models import registry
-from uaplib.train import SCHEDULES, _jointly, _lesson, _rare_classes_count_more, train
+from uaplib.train import _jointly, _lesson, _rare_classes_count_more, train
 
 
 @pytest.fixture
@@ -256,11 +256,7 @@ def test_every_dense_network_has_its_lesson(few_scenes, few_streets, name, about
     assert lesson.train.targets.is_floating_point() == (name == "unet-depth")
     assert lesson.train.images.shape[1] == 3
     assert (lesson.train.images.shape[-2:] == (360, 480)) == (about == "CamVid")
-    assert lesson.test.images.shape[-2:] == models.DENSE[name].size
-
-
-def test_every_network_of_the_project_has_a_schedule():
-    assert list(SCHEDULES) == [*models.MINIS, *models.DENSE]
+    assert lesson.test.images.shape[-2:] == models.find(name).size
 
 
 def test_without_camvid_the_error_is_clear_and_nothing_is_written(monkeypatch, tmp_path):

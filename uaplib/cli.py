@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from uaplib import __version__, data, models
-from uaplib.catalogue import CHAPTER_MODEL, EFFICIENTNET_LITE, METHODS, MIDAS
+from uaplib.catalogue import CHAPTER_MODEL, METHODS
 from uaplib.files import check_writable, checkout
+from uaplib.models.spec import NETWORKS
 from uaplib.names import check_name
 from uaplib.releases import LAYOUTS, RELEASES
 
@@ -61,7 +62,7 @@ def train(
         raise ValueError("name one network, or say --all")
     if package and not checkout():
         raise ValueError("--package replaces the weights of the book, and this is no checkout of it; use --out FOLDER")
-    known = [*models.MINIS, *models.DENSE]
+    known = models.trained_here()
     chosen = known if every else [check_name("name", name, known)]
     from uaplib.train import train as run
 
@@ -313,24 +314,32 @@ def list_(
     """List what can be named in the other commands."""
     check_name("what", what, ("models", "torchvision", "data", "methods", "published"))
     if what == "models":
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table("name", "parameters", "says", "on test images", "trained by")
-        for name in [*models.MINIS, *models.DENSE]:
-            card, says = models.card(name), models.says(name)
-            measure = {"label": "test_accuracy", "classes": "test_mean_iou", "depth": "test_delta_1"}[says]
-            grade = f"{measure.removeprefix('test_')} {100 * card[measure]:.2f} %"
-            table.add_row(name, f"{card['parameters']:,}", says, grade, card["command"])
-        Console().print(table)
-        print(
-            f"trained by others: {', '.join([*EFFICIENTNET_LITE, MIDAS])}, timm:NAME, and every classifier and "
-            "segmenter of torchvision by its name there (`uaplib list torchvision` lists them)"
-        )
+        _list_models()
+    elif what == "data":
+        for name, row in data.DATA_SETS.items():
+            print(f"{name}: {row.title}\n    licence: {row.licence}\n    how to get it: {row.how_to_get()}")
     elif what == "torchvision":
         print("\n".join([*models.pretrained.torchvision_names(), *models.pretrained.segmenter_names()]))
     else:
-        print("\n".join({"data": data.MODULES, "methods": METHODS, "published": RELEASES}[what]))
+        print("\n".join({"methods": METHODS, "published": RELEASES}[what]))
+
+
+def _list_models() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "parameters", "says", "on test images", "trained by")
+    for name in models.trained_here():
+        card, says = models.card(name), models.says(name)
+        measure = {"label": "test_accuracy", "classes": "test_mean_iou", "depth": "test_delta_1"}[says]
+        grade = f"{measure.removeprefix('test_')} {100 * card[measure]:.2f} %"
+        table.add_row(name, f"{card['parameters']:,}", says, grade, card["command"])
+    Console().print(table)
+    others = [name for name, network in NETWORKS.items() if not network.training]
+    print(
+        f"trained by others: {', '.join(others)}, timm:NAME, and every classifier and "
+        "segmenter of torchvision by its name there (`uaplib list torchvision` lists them)"
+    )
 
 
 def _interrupted() -> NoReturn:

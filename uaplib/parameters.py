@@ -20,7 +20,7 @@ def _of_photographs(name: str) -> str:
     return name
 
 
-MINIS, DEPTH = models.names(), [name for name, spec in models.DENSE.items() if spec.says == "depth"]
+MINIS, DEPTH = models.names(), [name for name in models.trained_here() if models.says(name) == "depth"]
 ModelName = Annotated[str, AfterValidator(lambda name: check_name("model", name, MINIS))]
 DepthName = Annotated[str, AfterValidator(lambda name: check_name("model", name, DEPTH))]
 ClassifierName = Annotated[str, AfterValidator(_classifier)]

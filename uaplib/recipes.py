@@ -11,20 +11,19 @@ from pathlib import Path
 
 from torch import Tensor
 
-from uaplib import depth, features, metrics, models, perturbation, provenance, published, segmentation
+from uaplib import data, depth, features, metrics, models, perturbation, provenance, published, segmentation
 from uaplib.attacks import _fast_feature_fool, _gd_uap, _uap, fast_feature_fool, gd_uap, uap
 from uaplib.attacks.activations import Settings, parameters, scaled
 from uaplib.balls import NormBall
 from uaplib.catalogue import CHAPTER_MODEL, DATA_FREE, METHODS
 from uaplib.checks import check_seed, whole
-from uaplib.data import fashion_mnist, pictures
 from uaplib.features import Layer
 from uaplib.files import check_writable, checkout, data_folder, write_text
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
 
 HELD_OUT_IMAGES = 2000
-CRAFTING_IMAGES = 300
+CRAFTING_IMAGES, SELECTION_IMAGES = 300, 100
 _ROOM = 2**22  # bytes that a perturbation and its record may need
 EVALUATE = {"label": metrics.evaluate, "classes": segmentation.evaluate, "depth": depth.evaluate}
 _ROOT = checkout()
@@ -44,70 +43,53 @@ def weights_sha256(model: str) -> str:
 
 @cache
 def crafting_set(model: str, count: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return images and labels to craft on, from the training split of what the network has learnt.
+    """Return images to craft on and what is known of them: see `labelled_images`.
 
-    For ImageNet's networks, the 300 ImageNet samples for it; for those that say something about pixels, see
-    `labelled_scenes`. `count`: how many; 300 by default. Raises ValueError when there are fewer.
+    `count`: how many; 300 by default, where there are so many. Raises ValueError when there are fewer than asked for.
     """
-    if count is not None and count < 1:
-        raise ValueError(f"images must be at least 1, not {count}")
-    if model in models.MINIS:
-        found = fashion_mnist.load("train", count or CRAFTING_IMAGES)
-    elif model in models.DENSE:
-        found = labelled_scenes(model, "train", count or CRAFTING_IMAGES)
-    else:
-        found = pictures.samples_or_pictures("crafting")[slice(count)].load(models.preprocessing(model))
-    if count and count > len(found[0]):
-        raise ValueError(f"images={count} is more than the {len(found[0])} crafting images there are")
-    return found
+    return labelled_images(model, "crafting", _at_most(CRAFTING_IMAGES, model, "crafting") if count is None else count)
 
 
 @cache
 def selection_set(model: str) -> tuple[Tensor, Tensor]:
-    """Return the images and labels for choosing an iterate: 100 ImageNet samples, or 100 validation scenes."""
-    if model in models.DENSE:
-        return labelled_scenes(model, "val", 100)
-    return pictures.samples_or_pictures("selection").load(models.preprocessing(model))
+    """Return the images for choosing an iterate, and what is known of them: 100, where there are so many."""
+    return labelled_images(model, "selection", _at_most(SELECTION_IMAGES, model, "selection"))
 
 
 @cache
 def evaluation_set(model: str, count: int | None = None) -> tuple[Tensor, Tensor]:
     """Return images and labels to measure on: Fashion-MNIST's test images, test scenes, or 600 ImageNet samples.
 
-    Raises ValueError for a segmenter or a depth network whose pixels nobody has labelled here.
+    `count`: at most so many; by default all. Raises ValueError for a count below 1, and for a segmenter or a depth
+    network whose pixels nobody has labelled here.
     """
-    if model in models.MINIS:
-        return fashion_mnist.load("test", count)
-    if model in models.DENSE:
-        return labelled_scenes(model, "test", count)
-    if models.says(model) != "label":
+    if models.says(model) not in data.DATA_SETS[models.find(model).data_set].tasks:
         raise ValueError(
             f"{model} says something about pixels, and no pictures with such labels are at hand; "
             "give yours to uaplib.segmentation.evaluate or uaplib.depth.evaluate"
         )
-    return pictures.samples_or_pictures("evaluation")[slice(count)].load(models.preprocessing(model))
+    return labelled_images(model, "evaluation", None if count is None else _at_most(count, model, "evaluation"))
 
 
 def images_from(model: str, part: str) -> str:
     """Return in words where the images of a part come from: "crafting", "selection" or "evaluation"."""
-    split = {"crafting": "train", "selection": "val", "evaluation": "test"}[part]
-    if model in models.MINIS:
-        return f"Fashion-MNIST, {split} split"
-    if model in models.DENSE:
-        return f"{models.DENSE[model].data_set}, {split} split"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # who loads them is warned
-        return pictures.samples_or_pictures(part).source
+    return data.describe(models.find(model).data_set, part)
 
 
-def labelled_scenes(model: str, split: str, count: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return the first `count` images (N, 3, H, W) of a split that a dense network of the project has learnt from.
+def labelled_images(model: str, role: str, count: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return the first `count` images (N, C, H, W) that play a role for a network, and what is known of them.
 
-    And what it is to say about them, (N, H, W): classes, int64, or depth, float32.
+    That is what the network is to say about them, as far as it is known: labels, int64, (N,) or (N, H, W), or depth,
+    float32, (N, H, W). See `uaplib.data.load`.
     """
-    spec = models.DENSE[model]
-    scenes = spec.data.load(split, count)
-    return scenes.images, scenes.depth if spec.says == "depth" else scenes.labels
+    network = models.find(model)
+    preprocessing = models.preprocessing(model) if network.resize else None
+    found = data.load(network.data_set, role, count, preprocessing)
+    return found.images, found.depth if network.task == "depth" and "depth" in found._fields else found.labels
+
+
+def _at_most(count: int, model: str, role: str) -> int:
+    return min(count, data.most(models.find(model).data_set, role))
 
 
 @cache
@@ -116,10 +98,7 @@ def foreground_set(model: str) -> tuple[Tensor, Tensor]:
 
     Labels chose them: what is crafted on them is not free of labels, though none enters the objective.
     """
-    images, labels = crafting_set(model)
-    share = models.DENSE[model].data.object_share(labels)
-    chosen = share.argsort(descending=True)[: round(0.28 * len(images))]
-    return images[chosen], labels[chosen]
+    return labelled_images(model, "foreground", CRAFTING_IMAGES)
 
 
 @dataclass(frozen=True)
@@ -194,8 +173,7 @@ class Recipe:
             raise ValueError(f"variant={self.variant!r} is of 'fff' and GD-UAP, not of {self.method!r}")
         if self.method == "uap" and models.says(self.model) != "label":
             raise ValueError(f"method='uap' crosses borders between classes of images; {self.model} has none")
-        segments = self.model in models.DENSE and models.says(self.model) == "classes"
-        if VARIANTS[self.variant].less_background and not (segments and self.method == "gd-uap-data"):
+        if VARIANTS[self.variant].less_background and not (self.method == "gd-uap-data" and _segments(self.model)):
             raise ValueError(f"variant={self.variant!r} needs a segmenter of the project and the method 'gd-uap-data'")
 
     @property
@@ -417,6 +395,12 @@ class Recipe:
         write_text(folder / f"{self.name}.json", json.dumps(found, indent=2) + "\n")
 
 
+def _segments(model: str) -> bool:
+    """Whether a network says classes of pixels, and its data set tells which scenes show most objects."""
+    network = models.find(model)
+    return network.task == "classes" and "foreground" in data.DATA_SETS[network.data_set].roles
+
+
 @contextmanager
 def _what_is_not_kept_is_a_warning() -> Iterator[None]:
     try:
@@ -462,18 +446,15 @@ def keep_book_images(folder: Path) -> None:
     found = {}
     for recipe in book():
         for part in (recipe._part, "selection", "evaluation"):
-            if part != "selection" or recipe.model not in models.MINIS:
+            if part != "selection" or recipe.model not in models.names():
                 found.setdefault(_data(recipe.model), {})[part] = images_at_hand(recipe.model, part)
     write_text(folder / "images.json", json.dumps(found, indent=2, sort_keys=True) + "\n")
 
 
 def _data(model: str) -> str:
     """The images that a network sees, in the size in which it sees them."""
-    if model in models.MINIS:
-        return "fashion-mnist"
-    if model in models.DENSE:
-        return models.DENSE[model].data_set
-    return f"imagenet-samples {model}"
+    network = models.find(model)
+    return f"{network.data_set} {model}" if network.resize else network.data_set
 
 
 @cache
@@ -552,8 +533,9 @@ def dense_study() -> list[Recipe]:
     """Return the recipes of the chapters on segmentation and depth: GD-UAP's priors on every dense network."""
     ball = linf(IMAGENET_EPS_255)
     methods = ("noise", "gd-uap-none", "gd-uap-range", "gd-uap-data")
-    study = [Recipe(method, model, ball) for model in models.DENSE for method in methods]
-    segmenters = [model for model in models.DENSE if models.says(model) == "classes"]
+    dense = [model for model in models.trained_here() if models.says(model) != "label"]
+    study = [Recipe(method, model, ball) for model in dense for method in methods]
+    segmenters = [model for model in dense if models.says(model) == "classes"]
     return study + [Recipe("gd-uap-data", model, ball, variant="less-background") for model in segmenters]
 
 

@@ -17,36 +17,13 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from uaplib import depth, segmentation
-from uaplib.data import camvid, fashion_mnist
+from uaplib.data import camvid, fashion_mnist, scenes
 from uaplib.files import check_writable, write_atomically, write_text
 from uaplib.metrics import predict
 from uaplib.models import registry
-from uaplib.names import check_name
+from uaplib.models.spec import Schedule
 
 WEIGHT_DECAY, LABEL_SMOOTHING = 5e-3, 0.05
-
-
-class Schedule(NamedTuple):
-    """How long a network trains, the learning rate at the top of its one cycle, and how many images a step sees."""
-
-    epochs: int
-    peak_learning_rate: float
-    batch_size: int = 128
-
-
-SCHEDULES = {  # batch normalisation bears larger steps
-    "caffenet-mini": Schedule(30, 2e-3),
-    "vgg-f-mini": Schedule(30, 2e-3),
-    "googlenet-mini": Schedule(16, 1e-3),
-    "vgg16-mini": Schedule(20, 2e-3),
-    "vgg19-mini": Schedule(24, 2e-3),
-    "resnet-mini": Schedule(12, 3e-3),
-    "lite0-camvid": Schedule(30, 1e-3, 8),
-    "unet-camvid": Schedule(30, 3e-3, 8),
-    "lite0-scenes": Schedule(2, 1e-3, 16),
-    "unet-scenes": Schedule(4, 3e-3, 16),
-    "unet-depth": Schedule(24, 3e-3, 16),
-}
 
 
 class Data(NamedTuple):
@@ -110,15 +87,6 @@ def _jointly(*transforms: v2.Transform) -> Callable[[Tensor, Tensor], tuple[Tens
     return augment
 
 
-def _lesson(name: str) -> Lesson:
-    if name not in registry.DENSE:
-        return _clothes()
-    spec = registry.DENSE[name]
-    if spec.says == "depth":
-        return _depth_of_scenes(spec.data)
-    return _street_scenes() if spec.data is camvid else _classes_of_scenes(spec.data)
-
-
 def _clothes() -> Lesson:
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING)
@@ -137,13 +105,13 @@ def _street_scenes() -> Lesson:
     return Lesson(about, train_set, Data(*camvid.load("test")), augment, loss, _mean_iou)
 
 
-def _classes_of_scenes(scenes) -> Lesson:
+def _classes_of_scenes() -> Lesson:
     train_set, test_set = (Data(*scenes.load(split, progress=True)[:2]) for split in ("train", "test"))
     loss = _rare_classes_count_more(train_set.targets, len(scenes.CLASSES))
     return Lesson(*_of_scenes(train_set), test_set, _RECOLOUR, loss, _mean_iou)
 
 
-def _depth_of_scenes(scenes) -> Lesson:
+def _depth_of_scenes() -> Lesson:
     def loss(predicted: Tensor, truth: Tensor) -> Tensor:
         """The mean absolute error of the logarithm, where there is a depth."""
         known = truth > 0
@@ -159,6 +127,23 @@ def _of_scenes(train_set: Data) -> tuple[str, Data]:
 
 
 _RECOLOUR = _jointly(v2.RandomHorizontalFlip(), v2.ColorJitter(0.3, 0.3, 0.3))  # a zoom would change depth
+
+
+_LESSONS = {
+    ("fashion-mnist", "label"): _clothes,
+    ("camvid", "classes"): _street_scenes,
+    ("scenes", "classes"): _classes_of_scenes,
+    ("scenes", "depth"): _depth_of_scenes,
+}
+
+
+def _lesson(name: str) -> Lesson:
+    """What the network's row says that it learns."""
+    network = registry.find(name)
+    subject = (network.data_set, network.task)
+    if subject not in _LESSONS:
+        raise ValueError(f"name={name!r} is to learn {subject}; there are lessons for {', '.join(map(str, _LESSONS))}")
+    return _LESSONS[subject]()
 
 
 def _rare_classes_count_more(labels: Tensor, num_classes: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -206,16 +191,18 @@ def train(
     AdamW with a one-cycle learning rate. The mini networks learn Fashion-MNIST, the networks for dense tasks
     CamVid's classes or the rendered scenes' classes or depth; their weights are kept in half precision, and the card
     tells what these do. The same seed and number of threads on the same machine give the same bits: the threads
-    change the order of sums. Raises ValueError for an unknown name, FileNotFoundError when the data is not there, and
-    OSError at once when the folder cannot be written.
+    change the order of sums. Raises ValueError for an unknown name or a network that there is no lesson for,
+    FileNotFoundError when the data is not there, and OSError at once when the folder cannot be written.
     """
-    check_name("name", name, SCHEDULES)
+    registry.check_trained(name)
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}")
     path = Path(folder) / f"{name}.safetensors"
     check_writable(path, size=2**24)
     lesson = _lesson(name)
-    schedule = SCHEDULES[name]._replace(**({"epochs": epochs} if epochs else {}))
+    network = registry.find(name)
+    schedule = network.training._replace(**({"epochs": epochs} if epochs else {}))
+    kept = torch.float32 if network.task == "label" else torch.float16
     started = time.perf_counter()
     with _deterministic(seed, threads):
         model = registry.build(name)
@@ -224,10 +211,8 @@ def train(
             model.network.encoder.load_imagenet_weights()
         model.to(memory_format=torch.channels_last)
         _fit(model, lesson, schedule, progress)
-        if name in registry.DENSE:
-            model.half().float()  # the weights are stored so, and measured so
+        model.to(kept).float()  # the weights are stored so, and measured so
         grade = lesson.grade(model.eval(), lesson.test)
-    kept = torch.float16 if name in registry.DENSE else torch.float32
     weights = {
         key: value.contiguous().to(kept if value.is_floating_point() else value.dtype)
         for key, value in model.network.state_dict().items()

@@ -108,7 +108,9 @@ def test_missing_data_gets_the_command_that_fetches_it(monkeypatch, tmp_path):
         camvid.load("train")
     place = tmp_path / "camvid"
     copy = f"mkdir -p {place} && cp -r segnet/CamVid/. {place}"
-    assert str(caught.value).splitlines()[1:] == [f"Get them by: git clone --depth 1 {camvid.URL} segnet && {copy}"]
+    assert str(caught.value).splitlines()[1:] == [
+        f"Get them by: git clone --depth 1 {camvid.ABOUT.url} segnet && {copy}"
+    ]
 
 
 def test_the_command_works_for_a_folder_that_is_half_there_and_has_a_space_in_its_name(monkeypatch, tmp_path):
@@ -130,7 +132,7 @@ def test_an_installed_library_names_the_address_and_the_folder(monkeypatch, tmp_
     monkeypatch.setattr(files, "__file__", str(tmp_path / "uaplib" / "files.py"))
     with pytest.raises(FileNotFoundError) as caught:
         camvid.load("train")
-    remedy = f"Get them from {camvid.URL}: put what is in its folder CamVid into {tmp_path / 'camvid'}."
+    remedy = f"Get them from {camvid.ABOUT.url}: put what is in its folder CamVid into {tmp_path / 'camvid'}."
     assert str(caught.value).splitlines()[1:] == [remedy]
 
 

@@ -7,7 +7,7 @@ import pooch
 import pytest
 import torch
 
-from uaplib import files
+from uaplib import files, models
 from uaplib.data import DATASETS, fashion_mnist
 
 
@@ -22,8 +22,8 @@ def test_shapes_types_and_range(clothes):
 def test_the_whole_splits_and_their_statistics(clothes, crafting_clothes):
     train, test = fashion_mnist.load("train"), fashion_mnist.load("test")
     assert (len(train.images), len(train.labels), len(test.images), len(test.labels)) == (60000, 60000, 10000, 10000)
-    assert train.images.double().mean().item() == pytest.approx(fashion_mnist.MEAN[0], abs=5e-5)
-    assert train.images.double().std().item() == pytest.approx(fashion_mnist.STD[0], abs=5e-5)
+    assert train.images.double().mean().item() == pytest.approx(models.find("resnet-mini").mean[0], abs=5e-5)
+    assert train.images.double().std().item() == pytest.approx(models.find("resnet-mini").std[0], abs=5e-5)
     assert train.labels.bincount().tolist() == [6000] * 10
     assert torch.equal(test.images[:2000], clothes.images)
 

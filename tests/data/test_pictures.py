@@ -102,7 +102,7 @@ def test_missing_samples_get_the_command_that_fetches_them(data, files):
     with pytest.raises(FileNotFoundError, match=f"{files or 0} files there") as caught:
         pictures.samples("crafting")
     move = "" if files is None else "move that folder away, then: "
-    clone = f"git clone --depth 1 {pictures.SAMPLES_URL} {data / 'imagenet-samples'}"
+    clone = f"git clone --depth 1 {pictures.ABOUT.url} {data / 'imagenet-samples'}"
     assert str(caught.value).splitlines()[1:] == [f"Get them by: {move}{clone}"]
 
 
@@ -112,7 +112,7 @@ def test_an_installed_library_names_the_address_of_the_samples(data, monkeypatch
         pictures.samples("crafting")
     assert str(caught.value) == (
         f"the 1,000 ImageNet samples were not found in {data / 'imagenet-samples'} (0 files there).\n"
-        f"Get them from {pictures.SAMPLES_URL} and put its pictures (n*.JPEG) into that folder."
+        f"Get them from {pictures.ABOUT.url} and put its pictures (n*.JPEG) into that folder."
     )
 
 

@@ -8,11 +8,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from uaplib import depth, features, metrics, models, segmentation
-from uaplib.data import scenes
-from uaplib.models import Normalized, dense, pretrained, registry
+from uaplib.data import DATASETS, scenes
+from uaplib.models import Normalized, dense, registry
 
-every = pytest.mark.parametrize("name", models.DENSE)
-on_scenes = pytest.mark.parametrize("name", [name for name, spec in models.DENSE.items() if spec.data is scenes])
+DENSE = {name: models.find(name) for name in models.trained_here() if models.says(name) != "label"}
+every = pytest.mark.parametrize("name", DENSE)
+on_scenes = pytest.mark.parametrize("name", [name for name, row in DENSE.items() if row.data_set == "scenes"])
 sizes = pytest.mark.parametrize("size", [(45, 70), (32, 32), (33, 95)])
 
 
@@ -54,7 +55,8 @@ def test_a_map_has_the_size_of_its_image(build, size):
 @torch.no_grad()
 def test_the_books_networks_take_any_size(name, size):
     need(name)
-    outputs = {"depth": 1, "classes": len(models.DENSE[name].data.CLASSES)}[models.DENSE[name].says]
+    row = DENSE[name]
+    outputs = {"depth": 1, "classes": len(DATASETS[row.data_set].CLASSES)}[row.task]
     assert registry.build(name).eval()(torch.rand(1, 3, *size)).shape == (1, outputs, *size)
 
 
@@ -171,7 +173,6 @@ def test_missing_weights_get_the_command_that_makes_them(monkeypatch, tmp_path):
 def test_a_network_of_the_project_has_no_preprocessing():
     with pytest.raises(ValueError, match="name='unet-camvid' is unknown"):
         models.preprocessing("unet-camvid")
-    assert not any(pretrained.known(name) for name in models.DENSE)
 
 
 @every
@@ -179,7 +180,7 @@ def test_a_trained_network_is_frozen_and_in_evaluation_mode(name):
     model = load(name)
     assert not any(module.training for module in model.modules())
     assert not any(parameter.requires_grad for parameter in model.parameters())
-    assert model.height_width == models.DENSE[name].size
+    assert model.height_width == DENSE[name].size
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
@@ -196,13 +197,13 @@ def test_the_card_says_which_network_it_is_of(name):
     assert card["name"] == name
     assert card["parameters"] == sum(parameter.numel() for parameter in load(name).parameters())
     assert card["command"].startswith(f"uaplib train {name} --seed {card['seed']} --epochs {card['epochs']}")
-    assert card["test_images"] == models.DENSE[name].data.SPLITS["test"]
+    assert card["test_images"] == DATASETS[DENSE[name].data_set].SPLITS["test"]
 
 
 @on_scenes
 def test_the_cards_measure_is_found_again(name, forty):
     card, said = models.card(name), metrics.predict(load(name), forty.images)
-    if models.DENSE[name].says == "depth":
+    if DENSE[name].task == "depth":
         found, told = depth.errors(said, forty.depth)["delta_1"].mean(), card["test_delta_1"]
     else:
         matrices = segmentation.confusion(said, forty.labels, len(scenes.CLASSES))
@@ -218,4 +219,4 @@ def test_a_network_is_good_enough_to_be_fooled(name, measure, least):
 
 
 def test_the_weights_together_are_small():
-    assert sum(models.weights_file(name).stat().st_size for name in models.DENSE) <= 12e6
+    assert sum(models.weights_file(name).stat().st_size for name in DENSE) <= 12e6

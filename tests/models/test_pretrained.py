@@ -212,9 +212,9 @@ def test_the_margin_is_cropped_off():
 
 @pytest.mark.parametrize("name", pretrained.torchvision_names())
 def test_every_classifier_of_torchvision_says_how_it_wants_its_pictures(name):
-    found = pretrained.find(name)
+    found = models.find(name)
     assert found.resize >= found.size >= 224
-    assert found.preprocessing()(Image.new("RGB", (20, 30))).shape == (3, found.size, found.size)
+    assert models.preprocessing(name)(Image.new("RGB", (20, 30))).shape == (3, found.size, found.size)
 
 
 def test_a_segmenter_of_torchvision_gives_its_map_alone(segmenter):
@@ -267,7 +267,7 @@ def test_the_segmenters_of_torchvision_are_known(name):
     assert models.check_model_name(name) == name
     assert name in pretrained.segmenter_names()
     assert name not in pretrained.torchvision_names()
-    assert pretrained.find(name).preprocessing()(Image.new("RGB", (20, 30))).shape == (3, 520, 520)
+    assert models.preprocessing(name)(Image.new("RGB", (20, 30))).shape == (3, 520, 520)
 
 
 def test_midas_gives_one_positive_channel(midas):

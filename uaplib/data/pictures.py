@@ -6,25 +6,33 @@ preprocessing of the model that is to see them (`uaplib.models.preprocessing`).
 
 import hashlib
 import importlib.util
-import shlex
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
+from uaplib.data import DATA_SETS
 from uaplib.files import checkout, data_folder, new_folders, reason
 from uaplib.names import check_name
 
-SAMPLES_URL = "https://github.com/EliSchwartz/imagenet-sample-images"
+ABOUT = DATA_SETS["imagenet-samples"]
 IMAGENETTE_URL = "https://github.com/fastai/imagenette"
 PARTS = {"crafting": slice(0, 300), "selection": slice(300, 400), "evaluation": slice(400, 1000)}
 IMAGENETTE_CLASSES = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # their indices among ImageNet's 1,000
+
+
+class Images(NamedTuple):
+    """Images (N, 3, H, W), float32 in [0, 1], and their ImageNet classes (N,), int64."""
+
+    images: Tensor
+    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -43,13 +51,13 @@ class Pictures:
         """Return some of the pictures."""
         return Pictures(self.files[part], self.classes[part], self.source)
 
-    def load(self, preprocessing: Callable[[Image.Image], Tensor], progress: bool = False) -> tuple[Tensor, Tensor]:
-        """Return images (N, 3, H, W), float32 in [0, 1], and labels (N,), int64.
+    def load(self, preprocessing: Callable[[Image.Image], Tensor], progress: bool = False) -> Images:
+        """Return the images and their classes.
 
         Raises ValueError that names the file when one cannot be read.
         """
         images = [_read(file, preprocessing) for file in tqdm(self.files, "reading", disable=not progress, leave=False)]
-        return torch.stack(images), torch.tensor(self.classes)
+        return Images(torch.stack(images), torch.tensor(self.classes))
 
 
 def _read(file: Path, preprocessing: Callable[[Image.Image], Tensor]) -> Tensor:
@@ -67,7 +75,7 @@ def samples(part: str) -> Pictures:
     machine. Raises ValueError for another part, FileNotFoundError when the pictures are not there.
     """
     check_name("part", part, PARTS)
-    folder = data_folder() / "imagenet-samples"
+    folder = data_folder() / ABOUT.folder
     files = sorted(folder.glob("n*.JPEG"))
     if len(files) != 1000:
         raise FileNotFoundError(
@@ -80,9 +88,9 @@ def samples(part: str) -> Pictures:
 
 def _remedy(folder: Path) -> str:
     if not checkout():
-        return f"Get them from {SAMPLES_URL} and put its pictures (n*.JPEG) into that folder."
+        return f"Get them from {ABOUT.url} and put its pictures (n*.JPEG) into that folder."
     move = "move that folder away, then: " if folder.exists() else ""  # git clones into no folder that holds something
-    return f"Get them by: {move}git clone --depth 1 {SAMPLES_URL} {shlex.quote(str(folder))}"
+    return f"Get them by: {move}{ABOUT.how_to_get()}"
 
 
 def samples_or_pictures(part: str) -> Pictures:
@@ -100,6 +108,28 @@ def samples_or_pictures(part: str) -> Pictures:
             stacklevel=2,
         )
         return few
+
+
+def load_role(role: str, count: int | None, preprocessing: Callable[[Image.Image], Tensor]) -> Images:
+    """Return the pictures of the part that plays a role, or the first `count`; see `uaplib.data.load`."""
+    return samples_or_pictures(role)[:count].load(preprocessing)
+
+
+def most(role: str) -> int:
+    """Return how many pictures play a role: of the samples, or of foolbox's where the samples are not there."""
+    return len(_quietly(role))
+
+
+def describe(role: str) -> str:
+    """Return in words where the pictures of a role come from."""
+    return _quietly(role).source
+
+
+def _quietly(role: str) -> Pictures:
+    """What would be loaded; who loads it is warned."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return samples_or_pictures(role)
 
 
 def foolbox_pictures() -> Pictures:

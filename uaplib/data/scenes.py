@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from uaplib.data import DATA_SETS, SPLIT_OF
 from uaplib.names import check_name
 
 CLASSES = ("sky", "ground", "wall", "box", "ball", "pillar")
@@ -25,12 +26,13 @@ OBJECTS = ("box", "ball", "pillar")  # the rest is background
 COLOURS = ((120, 170, 220), (140, 120, 90), (150, 150, 160), (0, 114, 178), (213, 94, 0), (0, 158, 115), (0, 0, 0))
 VOID = len(CLASSES)  # no pixel has it: every ray knows what it hits
 SPLITS = {"train": 4000, "val": 300, "test": 300}
-SIZE = (96, 128)
+SIZE = DATA_SETS["scenes"].size
+MOST = 1_000_000  # scenes between the first seeds of two splits
 FOCAL_LENGTH = 110.0  # in pixels
 MAX_DEPTH = 40.0  # what is farther has no depth
 EYE_HEIGHT = (1.5, 1.7)  # of the camera: a person's, so that one picture tells how large things are
 
-_FIRST_SEED = {"train": 0, "val": 1_000_000, "test": 2_000_000}
+_FIRST_SEED = {"train": 0, "val": MOST, "test": 2 * MOST}
 _FAR = 1e9
 Random = Callable[[float, float], float]
 
@@ -55,14 +57,29 @@ def load(split: str, first: int | None = None, progress: bool = False) -> Scenes
     """
     check_name("split", split, SPLITS)
     count = SPLITS[split] if first is None else first
-    if not 0 < count <= 1_000_000:
-        raise ValueError(f"first must be 1 ... 1,000,000, not {first}")
+    if not 0 < count <= MOST:
+        raise ValueError(f"first must be 1 ... {MOST:,}, not {first}")
     seeds = range(_FIRST_SEED[split], _FIRST_SEED[split] + count)
     pixels, labels, depth = zip(
         *(render(seed) for seed in tqdm(seeds, "rendering", disable=not progress, leave=False)), strict=True
     )
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous().float() / 255
     return Scenes(images, torch.from_numpy(np.stack(labels)).long(), torch.from_numpy(np.stack(depth)))
+
+
+def load_role(role: str, count: int | None = None) -> Scenes:
+    """Return the scenes of the split that plays a role, or so many of its seeds; see `uaplib.data.load`."""
+    return load(SPLIT_OF[role], count)
+
+
+def most(role: str) -> int:
+    """Return how many scenes can be rendered for a role before the next split begins."""
+    return MOST
+
+
+def describe(role: str) -> str:
+    """Return in words where the scenes of a role come from."""
+    return f"scenes, {SPLIT_OF[role]} split"
 
 
 def object_share(labels: Tensor) -> Tensor:

@@ -1,31 +1,41 @@
-"""Named models: `load("vgg16-mini")` returns a network that takes images in [0, 1] and gives logits, or a map."""
+"""Named models: `load("vgg16-mini")` returns a network that takes images in [0, 1] and gives logits, or a map.
+
+`find` has what is known of each, and `register` adds one of your own.
+"""
 
 from importlib import import_module
 
 from uaplib.models.registry import (
-    DENSE,
-    MINIS,
+    build,
     card,
     check_model_name,
+    find,
     load,
     names,
     preprocessing,
     pretrained_names,
+    register,
     says,
+    trained_here,
     weights_file,
 )
+from uaplib.models.spec import Network, Schedule
 
 __all__ = [
-    "DENSE",
-    "MINIS",
+    "Network",
     "Normalized",
+    "Schedule",
+    "build",
     "card",
     "check_model_name",
+    "find",
     "load",
     "names",
     "preprocessing",
     "pretrained_names",
+    "register",
     "says",
+    "trained_here",
     "weights_file",
 ]
 

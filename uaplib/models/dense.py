@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uaplib.models import pretrained
+from uaplib.models import registry
 
 
 class Block(nn.Module):
@@ -73,7 +73,7 @@ class LiteEncoder(nn.Module):
 
     def load_imagenet_weights(self) -> None:
         """Take over the weights of the ImageNet classifier. Raises ImportError when they are not installed."""
-        classifier = pretrained.find("efficientnet-lite0").load().network
+        classifier = registry.load("efficientnet-lite0").network
         self.stem[0].load_state_dict(classifier._conv_stem.state_dict())
         self.stem[1].load_state_dict(classifier._bn0.state_dict())
         self.blocks.load_state_dict(classifier._blocks[: len(self.blocks)].state_dict())

