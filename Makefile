@@ -7,7 +7,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .PHONY: book test test-without-data update artifacts hero data lock clean
 
 book: .venv/ready data ## execute what changed, render the book, print the page to open
-	$(BIN)/python -m uaplib.pipeline book
+	$(BIN)/uaplib book build
 
 test: .venv/ready .venv/peers data ## lint, then unit, conformance, notebook and book tests; skips are listed at the end
 	$(BIN)/ruff check .
@@ -28,7 +28,7 @@ test-without-data: .venv/ready .venv/peers ## once more without data sets and ne
 		--ignore=tests/book/test_html.py --ignore=tests/book/test_browser.py --ignore=notebooks/08-depth.ipynb
 
 update: .venv/ready data ## execute what changed and write the outputs back into notebooks/
-	$(BIN)/python -m uaplib.pipeline update
+	$(BIN)/uaplib book update
 
 # On large images glibc's allocator gives memory back and asks for it again all the time; kept, crafting is faster.
 artifacts: export MALLOC_MMAP_MAX_ := 0
@@ -39,10 +39,10 @@ artifacts: .venv/ready data ## craft and measure what chapters load and is missi
 	$(BIN)/uaplib transfer --study imagenet --out _build/imagenet.csv
 
 hero: .venv/ready data ## draw the front page's picture anew
-	$(BIN)/python -m uaplib.pipeline hero
+	$(BIN)/uaplib book hero
 
 data: .venv/ready ## make sure that the data sets are there
-	$(BIN)/python -m uaplib.pipeline data
+	$(BIN)/uaplib book data
 
 lock: .venv/ready ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra book --extra test --extra imagenet --group dev --universal --python-version 3.11 \

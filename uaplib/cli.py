@@ -1,9 +1,10 @@
-"""The command `uaplib`: train, craft, import, evaluate, transfer, list.
+"""The command `uaplib`: train, craft, import, evaluate, transfer, list, book.
 
 Help, lists and refusals are to come at once, so each command imports what it computes with, after its checks.
 """
 
 import json
+import subprocess
 import sys
 import warnings
 from functools import partial
@@ -17,6 +18,7 @@ from uaplib.catalogue import CHAPTER_MODEL, METHODS
 from uaplib.files import check_writable, checkout
 from uaplib.models.spec import NETWORKS
 from uaplib.names import check_name
+from uaplib.pipeline import commands as book
 from uaplib.releases import LAYOUTS, RELEASES
 
 if TYPE_CHECKING:
@@ -27,6 +29,12 @@ _LINE = 400  # characters of an error that are shown
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
+app.add_typer(
+    book.app,
+    name="book",
+    help="Execute and render the book, in a checkout of it.",
+    epilog="Example: `uaplib book update 01-fgsm`.",
 )
 
 
@@ -371,7 +379,9 @@ def main() -> None:
         sys.exit(app(standalone_mode=False))
     except (typer.Abort, KeyboardInterrupt):
         _interrupted()
-    except (ArithmeticError, ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError, ImportError, OSError, RuntimeError, subprocess.SubprocessError, TypeError, ValueError
+    ) as error:  # fmt: skip
         _say(_words(error))
     except Exception as error:
         if not hasattr(error, "format_message"):

@@ -24,6 +24,17 @@ def checkout() -> Path | None:
     return root if (root / "pyproject.toml").is_file() and (root / "notebooks").is_dir() else None
 
 
+def note_read(path: Path) -> Path:
+    """Return `path`, which is about to be read or looked for; note it in the file that `UAPLIB_READS` names, if any.
+
+    So `uaplib book` learns which artifacts a chapter depends on, and which it has looked for in vain.
+    """
+    if notes := os.environ.get("UAPLIB_READS"):
+        with open(notes, "a", encoding="utf-8") as stream:
+            stream.write(f"{path.absolute()}\n")
+    return path
+
+
 def download(url: str, known_hash: str, path: Path, remedy: str = "Fetch it yourself, and put it there.") -> Path:
     """Download `url` to `path` and return it; known_hash: for instance "sha256:...", which the file must have.
 

@@ -18,7 +18,7 @@ from uaplib.balls import NormBall
 from uaplib.catalogue import CHAPTER_MODEL, DATA_FREE, METHODS
 from uaplib.checks import check_seed, whole
 from uaplib.features import Layer
-from uaplib.files import check_writable, checkout, data_folder, write_text
+from uaplib.files import check_writable, checkout, data_folder, note_read, write_text
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
 
@@ -276,7 +276,7 @@ class Recipe:
         """
         if self.method == "noise":
             return self.craft()
-        path = folder / f"{self.name}.safetensors" if folder else None
+        path = note_read(folder / f"{self.name}.safetensors") if folder else None
         if path is None or not path.exists():
             return None
         found = UniversalPerturbation.load(path)
@@ -369,7 +369,7 @@ class Recipe:
         None when it is missing, about another perturbation than this recipe's, or measured on other images than the
         book's and those at hand.
         """
-        path = folder / f"{self.name}.json" if folder else None
+        path = note_read(folder / f"{self.name}.json") if folder else None
         if path is None or not path.exists():
             return None
         try:
@@ -437,7 +437,7 @@ def book_images(model: str, part: str) -> dict:
 
 
 def _book_images() -> dict:
-    file = ARTIFACTS / "images.json" if ARTIFACTS else None
+    file = note_read(ARTIFACTS / "images.json") if ARTIFACTS else None
     return json.loads(file.read_text(encoding="utf-8")) if file and file.exists() else {}
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from uaplib import metrics, models, plots, provenance
 from uaplib.checks import check_images, check_labels, check_model, classes
-from uaplib.files import check_writable, write_text
+from uaplib.files import check_writable, note_read, write_text
 from uaplib.metrics import Estimate, Proportion
 from uaplib.perturbation import UniversalPerturbation
 
@@ -198,7 +198,7 @@ def load(cells: str | Path) -> TransferMatrix:
 
     Raises FileNotFoundError when there is no such file.
     """
-    if not Path(cells).is_file():
+    if not note_read(Path(cells)).is_file():
         raise FileNotFoundError(f"there are no cells of a transfer matrix at {cells}")
     records = _Journal(cells).records.values()
     return _matrix(list({(r["source"], r["victim"]): r for r in records}.values()))

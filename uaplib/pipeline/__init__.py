@@ -1,1 +1,1 @@
-"""Executing, normalising and rendering the book; needs the extra `book` and a checkout."""
+"""Executing, normalising and rendering the book: what `uaplib book` does; needs the extra `book` and a checkout."""
