@@ -9,14 +9,17 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import uaplib
-from uaplib import cli, data, models, perturbation, published, recipes, transfer
+from uaplib import cli, data, models, perturbation, published, transfer
+from uaplib.attacks import METHODS
+from uaplib.balls import linf
 from uaplib.cli import app, main
+from uaplib.experiments import Recipe, images, store, studies
 from uaplib.perturbation import UniversalPerturbation
 from uaplib.published import RELEASES
-from uaplib.recipes import METHODS, Recipe, TransferStudy, linf
 
 COMMANDS = ["train", "craft", "import", "evaluate", "transfer", "list"]
 
@@ -95,7 +98,7 @@ def test_list_torchvision_names_its_classifiers_and_segmenters():
     listed = succeed("list", "torchvision").splitlines()
     assert {"resnet18", "vgg16", "fcn_resnet50"} <= set(listed)
     assert all(models.check_model_name(name) == name for name in listed)
-    assert {*models.pretrained_names()} - {*listed} == {*recipes.IMAGENET_MODELS, "midas-small"}
+    assert {*models.pretrained_names()} - {*listed} == {*studies.IMAGENET_MODELS, "midas-small"}
 
 
 def test_the_version():
@@ -134,8 +137,18 @@ def test_craft_without_out_names_the_file_after_its_parameters(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     succeed("craft", "noise", "--eps-255", 8)
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*")] == [
-        "artifacts/noise-resnet-mini-linf8-s0.safetensors"
+        "artifacts/resnet-mini/noise-resnet-mini-linf8-s0.safetensors"
     ]
+
+
+def test_settings_are_read_as_json_or_text(tmp_path):
+    path = tmp_path / "v.safetensors"
+    changes = ["--set", "max_iterations=2", "--set", "layers=blocks", "--set", "clip=false", "--set", "check_every=1"]
+    succeed("craft", "fff", "--model", "googlenet-mini", "--eps-255", 8, *changes, "--out", path, "--device", "cpu")
+    found = UniversalPerturbation.load(path)
+    assert (found.parameters["max_iterations"], found.parameters["clip"]) == (2, False)
+    assert 0 < len(found.parameters["layers"]) < 10
+    assert "threads" in found.run["device"]
 
 
 def test_craft_uap_and_evaluate_it(clothes, crafting_clothes, tmp_path):
@@ -174,15 +187,15 @@ def test_transfer_writes_the_table_and_goes_on_from_its_cells(clothes, noise, tm
 
 
 def test_transfer_of_a_study_keeps_its_cells_with_the_artifacts(clothes, tmp_path, monkeypatch):
-    study = TransferStudy([Recipe("noise", "resnet-mini", linf(24))], ["resnet-mini"])
-    monkeypatch.setattr(recipes, "transfer_studies", lambda: {"small": study})
-    monkeypatch.setattr(recipes, "ARTIFACTS", tmp_path)
+    study = studies.TransferStudy([Recipe("noise", "resnet-mini", linf(24))], ["resnet-mini"])
+    monkeypatch.setattr(studies, "transfer_studies", lambda: {"small": study})
+    monkeypatch.setattr(store, "ARTIFACTS", tmp_path)
     succeed("transfer", "--study", "small", "--images", 60, "--out", tmp_path / "few" / "small.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["few"]  # a part of the images is not the book's matrix
     few = clothes.images[:60], clothes.labels[:60]
-    monkeypatch.setattr(recipes, "evaluation_set", lambda name, count=None: few)
+    monkeypatch.setattr(images, "_load", lambda model, role, count: few)
     succeed("transfer", "--study", "small", "--out", tmp_path / "new" / "small.csv")
-    assert len((tmp_path / "transfer-small.jsonl").read_text().splitlines()) == 1
+    assert len((tmp_path / study.cells).read_text().splitlines()) == 1
     assert pd.read_csv(tmp_path / "new" / "small.csv").source.tolist() == ["noise-resnet-mini-linf24-s0"]
 
 
@@ -202,13 +215,21 @@ BAD = {
     "an l2 budget of nothing": (["craft", "uap", "--eps-l2", 0], "the budget must be more than 0"),
     "images of fff": (
         ["craft", "fff", "--eps-255", 8, "--images", 50],
-        "--images: fff has no such option, it is of uap",
+        "fff: setting='images' is unknown",
     ),
-    "passes of noise": (["craft", "noise", "--eps-255", 8, "--passes", 5], "--passes: noise has no such option"),
-    "two of gd-uap": (
+    "passes of noise": (["craft", "noise", "--eps-255", 8, "--passes", 5], "noise: setting='max_passes' is unknown"),
+    "a rate of gd-uap": (
         ["craft", "gd-uap-data", "--eps-255", 8, "--target-rate", 0.8, "--images", 50],
-        "--images, --target-rate: gd-uap-data has no such option",
+        "gd-uap-data: setting='target_rate' is unknown",
     ),
+    "a setting that is none": (
+        ["craft", "gd-uap-none", "--eps-255", 8, "--set", "patince=2"],
+        "gd-uap-none: setting='patince' is unknown. Did you mean 'patience'",
+    ),
+    "a prior of its own": (["craft", "gd-uap-none", "--eps-255", 8, "--set", "prior=data"], "setting='prior' is unknown"),
+    "half a setting": (["craft", "uap", "--eps-255", 8, "--set", "clip"], "--set takes NAME=VALUE, not 'clip'"),
+    "a bad setting": (["craft", "uap", "--eps-255", 8, "--set", "overshoot=-1"], "overshoot at least 0"),
+    "a device that is none": (["craft", "noise", "--eps-255", 8, "--device", "gpu"], "device='gpu' cannot be used here"),
     "seed of all": (["craft", "--all", "--seed", 0], "--seed: --all takes no other option"),
     "victims of a study": (
         ["transfer", "--study", "imagenet", "--victims", "resnet-mini"],
@@ -228,11 +249,11 @@ BAD = {
     "not a perturbation": (["evaluate", __file__], "is not a perturbation written by uaplib"),
     "uap on pixels": (
         ["craft", "uap", "--eps-255", 10, "--model", "unet-depth"],
-        "method='uap' crosses borders between classes of images; unet-depth has none",
+        "method='uap' is for networks that say: label; unet-depth says depth",
     ),
-    "less background of depth": (
-        ["craft", "gd-uap-data", "--eps-255", 10, "--model", "unet-depth", "--variant", "less-background"],
-        "variant='less-background' needs a segmenter of the project",
+    "less background of clothes": (
+        ["craft", "gd-uap-data", "--eps-255", 10, "--variant", "less-background"],
+        "role='foreground' is unknown",
     ),
     "transfer nothing": (["transfer"], "name sources and victims, or a study"),
     "transfer both": (["transfer", "--study", "paper", "--sources", "noise"], "name sources and victims, or a study"),
@@ -391,7 +412,7 @@ def test_an_output_that_cannot_be_written_is_found_out_before_the_work_begins(
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(Recipe, "craft", lambda *_: pytest.fail("the work has begun"))
-    monkeypatch.setattr(recipes, "evaluation_set", lambda *_, **__: pytest.fail("the work has begun"))
+    monkeypatch.setattr(images, "_load", lambda *_, **__: pytest.fail("the work has begun"))
     arguments = {"craft": ["uap", "--eps-255", 8], "transfer": ["--sources", noise, "--victims", "resnet-mini"]}[
         command
     ]
@@ -439,7 +460,7 @@ def test_evaluate_resizes_as_transfer_does_and_says_so(clothes, tmp_path):
 
 def test_evaluate_refuses_other_channels_before_the_clean_pass(clothes, tmp_path, monkeypatch):
     perturbation.noise(linf(28), (3, 28, 28)).save(tmp_path / "v")
-    monkeypatch.setattr(models, "load", lambda name: pytest.fail("the network was loaded"))
+    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the network was loaded"))
     message = raised("evaluate", tmp_path / "v", "--model", "resnet-mini")
     assert "of 3 channels (crafted on nothing) does not fit images of 1" in message
 
@@ -480,13 +501,16 @@ def test_training_writes_into_a_folder_of_the_users(monkeypatch, tmp_path):
 
 
 def test_an_installed_package_crafts_all_into_the_data_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr(recipes, "ARTIFACTS", None)
+    monkeypatch.setattr(store, "ARTIFACTS", None)
     monkeypatch.setenv("UAPLIB_DATA", str(tmp_path))
-    monkeypatch.setattr(recipes, "book", lambda: [Recipe("noise", "resnet-mini", linf(24))])
-    monkeypatch.setattr(Recipe, "keep_measured", lambda recipe, kept, folder, progress: (folder / "kept").touch())
-    (tmp_path / "artifacts").mkdir()
+    monkeypatch.setattr(studies, "book", lambda: [Recipe("noise", "resnet-mini", linf(24))])
+    few = torch.rand(3, 1, 28, 28), torch.arange(3)
+    monkeypatch.setattr(images, "_load", lambda model, role, count: few)
+    images.at_hand.cache_clear()
     succeed("craft", "--all")
-    assert [p.name for p in (tmp_path / "artifacts").iterdir()] == ["kept"]
+    images.at_hand.cache_clear()
+    (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert file == tmp_path / "artifacts" / "cells" / "fashion-mnist.jsonl"
 
 
 FAULTS = {
@@ -540,9 +564,10 @@ def test_a_warning_is_one_line_of_the_command(monkeypatch, capsys):
 
 def test_what_is_out_of_date_stays_until_something_is_in_its_place(monkeypatch, tmp_path, noise):
     recipe = Recipe("fff", "vgg-f-mini", linf(24))
-    monkeypatch.setattr(recipes, "ARTIFACTS", tmp_path)
-    monkeypatch.setattr(recipes, "book", lambda: [recipe])
-    path = tmp_path / f"{recipe.name}.safetensors"
+    monkeypatch.setattr(store, "ARTIFACTS", tmp_path)
+    monkeypatch.setattr(studies, "book", lambda: [recipe])
+    path = tmp_path / recipe.place
+    path.parent.mkdir()
     noise.rename(path)
     before = path.read_bytes()
     monkeypatch.setattr(Recipe, "craft", lambda *_: (_ for _ in ()).throw(FileNotFoundError("no data")))

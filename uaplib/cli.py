@@ -7,14 +7,14 @@ import json
 import subprocess
 import sys
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from uaplib import __version__, data, models
-from uaplib.catalogue import CHAPTER_MODEL, METHODS
+from uaplib.attacks import METHODS
+from uaplib.catalogue import CHAPTER_MODEL
 from uaplib.files import check_writable, checkout
 from uaplib.models.spec import NETWORKS
 from uaplib.names import check_name
@@ -22,10 +22,13 @@ from uaplib.pipeline import commands as book
 from uaplib.releases import LAYOUTS, RELEASES
 
 if TYPE_CHECKING:
+    import torch
+
+    from uaplib.experiments import Recipe
     from uaplib.perturbation import UniversalPerturbation
-    from uaplib.recipes import Recipe
 
 _LINE = 400  # characters of an error that are shown
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps; auto takes the fastest that is there.")]
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
@@ -95,38 +98,61 @@ def craft(
     model: Annotated[str, typer.Option(help="The network to craft on.")] = CHAPTER_MODEL,
     eps_255: Annotated[float | None, typer.Option(max=255, help="An l-infinity budget, in 255ths.")] = None,
     eps_l2: Annotated[float | None, typer.Option(help="An l2 budget, in units of [0, 1].")] = None,
-    images: Annotated[int, typer.Option(min=1, max=60000, help="Number of crafting images, of uap.")] = 100,
-    passes: Annotated[int, typer.Option(min=1, help="At most this many passes, of uap.")] = 5,
+    images: Annotated[int | None, typer.Option(min=1, help="Number of crafting images.")] = None,
+    passes: Annotated[int | None, typer.Option(min=1, help="At most this many passes, of uap.")] = None,
     target_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="Stop at this rate on the crafting images, of uap.")
-    ] = 1.0,
-    variant: Annotated[str, typer.Option(help="An ablation of the book; see uaplib.recipes.VARIANTS.")] = "",
+        float | None, typer.Option(min=0, max=1, help="Stop at this rate on the crafting images, of uap.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the method: NAME=VALUE. Repeat it for more.")
+    ] = None,
+    variant: Annotated[
+        str, typer.Option(help="A preset of the method; an ablation of the book.")
+    ] = "",
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1)] = 0,
+    device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Default: artifacts/ and a name made of the parameters.")] = None,
 ) -> None:
     """Craft a universal perturbation. Ctrl-C keeps the work done; the same command goes on from there."""
     if every == bool(method):
         raise ValueError("name one method, or say --all")
     if every:
-        _refuse_options(context, set(context.params) - {"every"}, "--all takes no other option")
+        _refuse_options(context, set(context.params) - {"every", "device"}, "--all takes no other option")
     else:
         check_name("method", method, METHODS)
         if (eps_255 is None) == (eps_l2 is None):
             raise ValueError("give one budget: --eps-255 or --eps-l2")
         if not (eps_255 if eps_l2 is None else eps_l2) > 0:
             raise ValueError("the budget must be more than 0: --eps-255 10 is the papers'")
-    if method and method != "uap":
-        _refuse_options(context, {"images", "passes", "target_rate"}, f"{method} has no such option, it is of uap")
-    from uaplib import recipes
-    from uaplib.balls import NormBall
+    given = {"images": images, "max_passes": passes, "target_rate": target_rate}
+    changes = {name: value for name, value in given.items() if value is not None} | _settings(settings or [])
+    from uaplib.balls import NormBall, linf
+    from uaplib.devices import pick_device
+    from uaplib.experiments import Recipe, ablation, studies
 
+    place = pick_device(device)
     if every:
-        for recipe in recipes.book():
-            _craft_for_the_book(recipe)
+        for recipe in studies.book():
+            _craft_for_the_book(recipe, place)
         return
-    ball = recipes.linf(eps_255) if eps_255 is not None else NormBall(2, eps_l2)
-    recipe = recipes.Recipe(method, model, ball, images, seed, passes, target_rate, variant)
-    _craft(recipe, out or Path("artifacts") / f"{recipe.name}.safetensors")
+    ball = linf(eps_255) if eps_255 is not None else NormBall(2, eps_l2)
+    preset = ablation(method, model, ball, variant).settings
+    recipe = Recipe(method, model, ball, seed, {**preset, **changes})
+    _craft(recipe, out or Path("artifacts") / recipe.place, place)
+
+
+def _settings(texts: list[str]) -> dict[str, Any]:
+    """The settings in texts NAME=VALUE; a value is read as JSON, and is text where it is none."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ValueError(f"--set takes NAME=VALUE, not {text!r}")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def _refuse_options(context: typer.Context, names: set[str], why: str) -> None:
@@ -136,25 +162,26 @@ def _refuse_options(context: typer.Context, names: set[str], why: str) -> None:
         raise ValueError(f"{', '.join(sorted('--' + name.replace('_', '-') for name in given))}: {why}")
 
 
-def _craft_for_the_book(recipe: "Recipe") -> None:
-    """Craft and measure what is not there. Of an ablation, only the measurement is kept."""
-    from uaplib import recipes
+def _craft_for_the_book(recipe: "Recipe", device: "torch.device") -> None:
+    """Craft and measure what is not there. Of an ablation, only the record and the cell are kept."""
+    from uaplib.experiments import store
+    from uaplib.journal import Journal
 
-    folder = recipes.kept_folder()
-    path = folder / f"{recipe.name}.safetensors"
-    kept = recipe.find(folder)
-    if kept is None and not (recipe.variant and recipe.find_measured(folder)):
-        kept = _craft(recipe, path, replace=True)
-        path.with_suffix(".json").unlink(missing_ok=True)
-    if recipe.method != "uap" and recipe.find_measured(folder) is None:  # a UAP carries its rates in its history
-        recipe.keep_measured(kept, folder, progress=True)
-    if recipe.variant:
-        path.unlink(missing_ok=True)
+    folder = store.kept_folder()
+    path, only_record = folder / recipe.place, bool(recipe.preset)
+    kept = None if only_record else recipe.find(iter([path]))
+    if kept is None and not (only_record and recipe.find_record()):
+        kept = _craft(recipe, path, device, replace=True)
+    if recipe.find_measured() is None:
+        recipe.keep_measured(kept, Journal(folder / recipe.cells), progress=True)
+    if only_record and kept:
+        recipe.keep_record(kept, folder)
+        path.unlink()
 
 
-def _craft(recipe: "Recipe", path: Path, replace: bool = False) -> "UniversalPerturbation":
+def _craft(recipe: "Recipe", path: Path, device: "torch.device", replace: bool = False) -> "UniversalPerturbation":
     """Craft into a file that is not there yet, was crafted by the same command, or is to be replaced."""
-    from uaplib import recipes
+    from uaplib.experiments.images import images_from
     from uaplib.perturbation import UniversalPerturbation
 
     check_writable(path)
@@ -167,10 +194,10 @@ def _craft(recipe: "Recipe", path: Path, replace: bool = False) -> "UniversalPer
             raise ValueError(f"{path} is another perturbation: crafted otherwise or on other images. Name another file")
         print(path)
         return kept
-    if recipe.method in ("uap", "gd-uap-data"):
-        _say(f"crafting {recipe.name} on images from: {recipes.images_from(recipe.model, 'crafting')}")
+    if recipe.row.sees != "nothing":
+        _say(f"crafting {recipe.name} on images from: {images_from(recipe.model, 'crafting')}")
     try:
-        crafted = recipe.craft_into(path, progress=True)
+        crafted = recipe.craft_into(path, progress=True, device=device)
     except KeyboardInterrupt:
         _interrupted()
     print(path)
@@ -209,9 +236,13 @@ def evaluate(
     model: Annotated[str, typer.Option(help="The network to fool; default: the one it was crafted on.")] = "",
     images: Annotated[int | None, typer.Option(min=1, help="At most so many test images; default: all.")] = None,
     clip: Annotated[bool, typer.Option(help="Clip image plus perturbation to [0, 1].")] = True,
+    device: Device = "auto",
 ) -> None:
     """Measure a perturbation on the network's evaluation images, and print the result as JSON."""
-    from uaplib import recipes
+    from uaplib.devices import device_name, pick_device
+    from uaplib.experiments.images import images_for, images_from
+    from uaplib.experiments.recipes import weights_sha256
+    from uaplib.metrics.tasks import TASKS
     from uaplib.perturbation import UniversalPerturbation
 
     perturbation = UniversalPerturbation.load(file)
@@ -219,13 +250,16 @@ def evaluate(
     if not name:
         raise ValueError(f"{file} was not crafted on a network; name one with --model")
     models.check_model_name(name)
-    test = recipes.evaluation_set(name, images)
+    place = pick_device(device)
+    test = [tensor.to(place) for tensor in images_for(name, "evaluation", images)]
     fitted = perturbation.fitted(test[0])
-    if name == perturbation.source and perturbation.source_sha256 not in ("", recipes.weights_sha256(name)):
+    if name == perturbation.source and perturbation.source_sha256 not in ("", weights_sha256(name)):
         _say(f"{name} has other weights than the network that {file} was crafted on")
-    _say(f"measuring on {len(test[0])} images from: {recipes.images_from(name, 'evaluation')}")
-    result = recipes.EVALUATE[models.says(name)](models.load(name), *test, fitted.delta, clip=clip, progress=True)
-    about = {"perturbation": str(file), "model": name, "images_from": recipes.images_from(name, "evaluation")}
+    origin = images_from(name, "evaluation")
+    _say(f"measuring on {len(test[0])} images from: {origin}")
+    evaluate = TASKS[models.says(name)].evaluate
+    result = evaluate(models.load(name, place), *test, fitted.delta, clip=clip, progress=True)
+    about = {"perturbation": str(file), "model": name, "images_from": origin, "device": device_name(place)}
     _print_json(about | {"resized": fitted.run.get("resized")} | result.as_dict())
 
 
@@ -248,6 +282,7 @@ def transfer(
     victims: Annotated[list[str] | None, typer.Option(help="A network to fool. Repeat it for more.")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="At most so many test images; default: all.")] = None,
     clip: Annotated[bool, typer.Option(help="Clip image plus perturbation to [0, 1].")] = True,
+    device: Device = "auto",
     out: Annotated[Path, typer.Option(help="The table; finished cells go beside it, .jsonl.")] = Path("transfer.csv"),
 ) -> None:
     """Measure perturbations on networks, each on each. Finished cells are kept: the same command goes on from there."""
@@ -256,23 +291,29 @@ def transfer(
     if study:
         _refuse_options(context, {"victims"}, "a study has victims of its own")
     _check_table(out, sources or [])
-    from uaplib import recipes
-    from uaplib.devices import best_device
+    from uaplib.devices import pick_device
+    from uaplib.experiments import store, studies
+    from uaplib.experiments.images import images_for, images_from
     from uaplib.transfer import transfer_matrix
 
-    cells, test = out.with_suffix(".jsonl"), partial(recipes.evaluation_set, count=images)
+    place, cells = pick_device(device), out.with_suffix(".jsonl")
     try:
         if study:
-            chosen = recipes.transfer_studies()[check_name("study", study, recipes.transfer_studies())]
+            known = studies.transfer_studies()
+            chosen = known[check_name("study", study, known)]
             rows, victims = chosen.sources(), chosen.victims
             if images is None and clip:  # the book's own cells are of all images, clipped
-                cells = recipes.kept_folder() / f"transfer-{study}.jsonl"
+                cells = store.kept_folder() / chosen.cells
         else:
             victims = [models.check_model_name(name, "victims") for name in victims or []]
             rows = _sources(sources)
-        for origin in dict.fromkeys(recipes.images_from(victim, "evaluation") for victim in victims):
+        for origin in dict.fromkeys(images_from(victim, "evaluation") for victim in victims):
             _say(f"measuring on images from: {origin}")
-        matrix = transfer_matrix(rows, victims, test, clip=clip, device=best_device(), cells=cells, progress=True)
+
+        def test(victim: str) -> tuple["torch.Tensor", "torch.Tensor"]:
+            return images_for(victim, "evaluation", images)
+
+        matrix = transfer_matrix(rows, victims, test, clip=clip, device=place, cells=cells, progress=True)
     except KeyboardInterrupt:
         _interrupted()
     matrix.to_csv(out)

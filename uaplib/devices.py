@@ -12,6 +12,25 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def pick_device(name: str | torch.device = "auto") -> torch.device:
+    """Return the device of this name, for instance "cuda" or "cuda:1"; for "auto", `best_device`.
+
+    Raises ValueError for an unknown device, and for one that is not there.
+    """
+    if str(name) == "auto":
+        return best_device()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each backend has words of its own
+        why, *_ = str(error).splitlines()
+        raise ValueError(f"device={name!r} cannot be used here: {why}") from error
+    return device
+
+
 def device_name(device: torch.device | str = "cpu") -> str:
     """Return the name of an accelerator, or the processor's type, instruction set and number of threads."""
     device = torch.device(device)

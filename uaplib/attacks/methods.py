@@ -75,9 +75,9 @@ class Method:
 
         Raises ValueError or TypeError for a name that is no setting of the method, and for a bad value.
         """
-        known = self.attack.settings(ball, **self.fixed, **self.book)
+        known = self.attack.settings(ball, **self.fixed, **self.book).keys() - self.fixed.keys()
         for name in changes:
-            check_name(f"setting of {self.name}", name, known.keys() - self.fixed.keys())
+            check_name(f"{self.name}: setting", name, sorted(known))
         return self.attack.settings(ball, **{**self.fixed, **self.book, **changes})
 
     def craft(

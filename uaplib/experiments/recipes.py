@@ -325,7 +325,7 @@ class Recipe:
         return evaluate(models.load(self.model), *examples, crafted.delta, clip=clip, progress=progress)
 
     def measured(self) -> Measured:
-        """Return what the artifact does: from its cell where that was kept, crafted and measured now where it was not."""
+        """Return what the artifact does: from its cell; where that was not kept, crafted and measured now."""
         if found := self.find_measured():
             return found
         crafted = self.load_or_craft()

@@ -18,7 +18,7 @@ def own_folder() -> Path:
 
 
 def kept_folder() -> Path:
-    """Return the folder for the book's results: the checkout's artifacts, or where there is no checkout, `own_folder`."""
+    """Return the folder for the book's results: the checkout's artifacts; without a checkout, `own_folder`."""
     return ARTIFACTS or own_folder()
 
 

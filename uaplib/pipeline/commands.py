@@ -89,10 +89,10 @@ def hero() -> None:
 @app.command(epilog="Example: `uaplib book images`.")
 def images() -> None:
     """Write down anew which images the book's artifacts are made on, from those that are here."""
-    root = _root()
-    from uaplib import recipes
+    _root()
+    from uaplib.experiments import images, studies
 
-    recipes.keep_book_images(root / "artifacts")
+    images.keep(studies.images_of_the_book())
 
 
 def _root() -> Path:

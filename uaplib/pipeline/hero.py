@@ -12,11 +12,11 @@ from torch import Tensor
 
 from uaplib import models
 from uaplib.data import fashion_mnist
+from uaplib.experiments import Recipe, studies
 from uaplib.files import write_atomically
 from uaplib.metrics import predict
-from uaplib.recipes import Recipe, uap_study
 
-RECIPE = uap_study()["sizes"][-2]  # 1,000 crafting images
+RECIPE = studies.uap_study()["sizes"][-2]  # 1,000 crafting images
 CLASSES = ("Ankle boot", "Dress", "Bag", "Coat", "Trouser", "Sneaker")  # of the six pictures, row by row
 
 _BACKGROUND, _FRAME, _TEXT = "#11151f", "#3a4256", "#e6e9f0"  # a dark card, which suits a white and a black page
