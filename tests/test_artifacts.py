@@ -9,6 +9,7 @@ import torch
 from tests.conftest import or_skip
 from uaplib import metrics, models, recipes, transfer
 from uaplib.data import pictures
+from uaplib.metrics.tasks import TASKS
 
 over_activating = [*recipes.imagenet_study(), *recipes.mini_study()]
 dense = recipes.dense_study()
@@ -124,7 +125,7 @@ def test_the_rate_is_found_again_on_a_part_of_the_scenes(recipe):
         part[::8] for part in or_skip(recipes.evaluation_set, recipe.model)
     )  # a drive: from dusk to daylight
     model, delta = models.load(recipe.model), recipe.find(recipes.ARTIFACTS).delta
-    found = recipes.EVALUATE[models.says(recipe.model)](model, images, truth, delta)
+    found = TASKS[models.says(recipe.model)].evaluate(model, images, truth, delta)
     low, high = recipe.find_measured(recipes.ARTIFACTS)["gfr"]["interval"]
     assert low - 0.1 < found.gfr.value < high + 0.1
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from tests.conftest import or_skip
-from uaplib import attacks, depth, metrics, models, recipes, segmentation
+from uaplib import attacks, metrics, models, recipes
 from uaplib.attacks.activations import Settings
 from uaplib.balls import NormBall
 from uaplib.data import camvid, scenes
 from uaplib.features import Layer
+from uaplib.metrics import depth, segmentation
 from uaplib.models import dense
 from uaplib.perturbation import UniversalPerturbation
 from uaplib.recipes import Recipe, linf

@@ -203,6 +203,7 @@ def evaluate(
 ) -> None:
     """Measure a perturbation on the network's evaluation images, and print the result as JSON."""
     from uaplib import recipes
+    from uaplib.metrics.tasks import TASKS
     from uaplib.perturbation import UniversalPerturbation
 
     perturbation = UniversalPerturbation.load(file)
@@ -215,7 +216,7 @@ def evaluate(
     if name == perturbation.source and perturbation.source_sha256 not in ("", recipes.weights_sha256(name)):
         _say(f"{name} has other weights than the network that {file} was crafted on")
     _say(f"measuring on {len(test[0])} images from: {recipes.images_from(name, 'evaluation')}")
-    result = recipes.EVALUATE[models.says(name)](models.load(name), *test, fitted.delta, clip=clip, progress=True)
+    result = TASKS[models.says(name)].evaluate(models.load(name), *test, fitted.delta, clip=clip, progress=True)
     about = {"perturbation": str(file), "model": name, "images_from": recipes.images_from(name, "evaluation")}
     _print_json(about | {"resized": fitted.run.get("resized")} | result.as_dict())
 

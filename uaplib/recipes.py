@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from uaplib import depth, features, metrics, models, perturbation, provenance, published, segmentation
+from uaplib import features, models, perturbation, provenance, published
 from uaplib.attacks import _fast_feature_fool, _gd_uap, _uap, fast_feature_fool, gd_uap, uap
 from uaplib.attacks.activations import Settings, parameters, scaled
 from uaplib.balls import NormBall
@@ -20,13 +20,13 @@ from uaplib.checks import check_seed, whole
 from uaplib.data import fashion_mnist, pictures
 from uaplib.features import Layer
 from uaplib.files import check_writable, checkout, data_folder, write_text
+from uaplib.metrics.tasks import TASKS
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
 
 HELD_OUT_IMAGES = 2000
 CRAFTING_IMAGES = 300
 _ROOM = 2**22  # bytes that a perturbation and its record may need
-EVALUATE = {"label": metrics.evaluate, "classes": segmentation.evaluate, "depth": depth.evaluate}
 _ROOT = checkout()
 ARTIFACTS = _ROOT / "artifacts" if _ROOT else None  # the book's own; an installed package has none
 
@@ -83,7 +83,7 @@ def evaluation_set(model: str, count: int | None = None) -> tuple[Tensor, Tensor
     if models.says(model) != "label":
         raise ValueError(
             f"{model} says something about pixels, and no pictures with such labels are at hand; "
-            "give yours to uaplib.segmentation.evaluate or uaplib.depth.evaluate"
+            "give yours to uaplib.metrics.segmentation.evaluate or uaplib.metrics.depth.evaluate"
         )
     return pictures.samples_or_pictures("evaluation")[slice(count)].load(models.preprocessing(model))
 
@@ -357,7 +357,7 @@ class Recipe:
         """Return, JSON-safe, what the perturbation does to its own network on the evaluation images."""
         images, labels = evaluation_set(self.model)
         model = models.load(self.model)
-        evaluate = EVALUATE[models.says(self.model)]
+        evaluate = TASKS[models.says(self.model)].evaluate
         found = evaluate(model, images, labels, crafted.delta, clip=clip, progress=progress)
         return {
             "recipe": self.name,

@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from uaplib import depth, features, metrics, models, segmentation
+from uaplib import features, metrics, models
 from uaplib.data import scenes
+from uaplib.metrics import depth, segmentation
 from uaplib.models import Normalized, dense, pretrained, registry
 
 every = pytest.mark.parametrize("name", models.DENSE)
