@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from uaplib import attacks, depth, metrics, segmentation
+from uaplib import attacks, metrics
 from uaplib.attacks import deepfool, fast_feature_fool, fgsm, gd_uap, iterated_fgsm, uap
 from uaplib.attacks.activations import Settings
 from uaplib.balls import NormBall
+from uaplib.metrics import depth, segmentation
 from uaplib.models import Normalized
 from uaplib.perturbation import noise
 from uaplib.transfer import transfer_matrix

@@ -6,8 +6,9 @@ import torch
 from safetensors.torch import load_file
 from torchvision.transforms import v2
 
-from uaplib import depth, metrics, models, segmentation
+from uaplib import metrics, models
 from uaplib.data import camvid, fashion_mnist, scenes
+from uaplib.metrics import depth, segmentation
 from uaplib.models import registry
 from uaplib.train import _jointly, _lesson, _rare_classes_count_more, train
 

@@ -16,10 +16,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from uaplib import depth, segmentation
 from uaplib.data import camvid, fashion_mnist, scenes
 from uaplib.files import check_writable, write_atomically, write_text
-from uaplib.metrics import predict
+from uaplib.metrics import depth, predict, segmentation
 from uaplib.models import registry
 from uaplib.models.spec import Schedule
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchmetrics import regression
 
-from uaplib import depth
+from uaplib.metrics import depth
 
 
 @pytest.fixture(params=range(5))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from uaplib import segmentation
+from uaplib.metrics import segmentation
 
 CLASSES = 6
 

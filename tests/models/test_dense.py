@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from uaplib import depth, features, metrics, models, segmentation
+from uaplib import features, metrics, models
 from uaplib.data import DATASETS, scenes
+from uaplib.metrics import depth, segmentation
 from uaplib.models import Normalized, dense, registry
 
 DENSE = {name: models.find(name) for name in models.trained_here() if models.says(name) != "label"}

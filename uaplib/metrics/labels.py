@@ -1,51 +1,14 @@
-"""Fooling rate and the rest, each proportion with its count and a 95 % Wilson interval."""
+"""What a network predicts, and how far a perturbation changes it: fooling rate, accuracy and the rest."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from uaplib.checks import ask, check_images, check_labels, check_mode, check_model, check_tensor
-
-
-@dataclass(frozen=True)
-class Proportion:
-    """A share `count` / `n`. Raises ValueError unless 0 <= count <= n and n > 0."""
-
-    count: int
-    n: int
-
-    def __post_init__(self):
-        """Check the two counts."""
-        if not (self.n > 0 and 0 <= self.count <= self.n):
-            raise ValueError(f"a proportion needs 0 <= count <= n and n > 0, not {self.count} of {self.n}")
-
-    @property
-    def value(self) -> float:
-        """The share, in [0, 1]."""
-        return self.count / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % Wilson score interval (Wilson, 1927), in [0, 1]."""
-        from scipy import stats  # slow to import, and attacks only count
-
-        low, high = stats.binomtest(self.count, self.n).proportion_ci(0.95, method="wilson")
-        return float(low), float(high)
-
-    def __str__(self) -> str:
-        """Write percentage, interval and n, for instance '63.2 % [60.2, 66.1], n=1000'."""
-        low, high = self.interval
-        return f"{100 * self.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}], n={self.n}"
-
-
-def share(mask: Tensor) -> Proportion:
-    """Return the share of True in a boolean tensor."""
-    return Proportion(int(mask.sum()), mask.numel())
+from uaplib.checks import ask, check_images, check_labels, check_mode, check_model, check_tensor, classes
+from uaplib.metrics.counts import Counts
+from uaplib.metrics.intervals import Proportion, share
 
 
 @torch.no_grad()
@@ -87,6 +50,11 @@ def predict(
             batch = batch.clamp(0, 1) if clip else batch
         labels.append(_said(ask(model, batch)))
     return torch.cat(labels)
+
+
+def predict_both(model: nn.Module, images: Tensor, delta: Tensor, *, clip: bool, **options) -> tuple[Tensor, Tensor]:
+    """Return what `model` says of `images`, and of `images + delta`; the rest as in `predict`."""
+    return predict(model, images, **options), predict(model, images, delta, clip=clip, **options)
 
 
 def _said(output: Tensor) -> Tensor:
@@ -146,75 +114,80 @@ def dominant_label(predictions: Tensor) -> tuple[int, Proportion]:
     return int(counts.argmax()), Proportion(int(counts.max()), len(predictions))
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A measure over `n` images, with its 95 % interval by bootstrap over the images."""
+@dataclass(frozen=True, eq=False)
+class Evaluation(Counts):
+    """What a perturbation does to a classifier on labelled images, in counts.
 
-    value: float
-    interval: tuple[float, float]
-    n: int
-
-    def __str__(self) -> str:
-        """Write value, interval and n, for instance '0.632 [0.602, 0.661], n=233'."""
-        return f"{self.value:.3f} [{self.interval[0]:.3f}, {self.interval[1]:.3f}], n={self.n}"
-
-
-def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], n: int, resamples: int = 1000) -> Estimate:
-    """Return a measure of `n` images with its percentile interval, from the same resamples in every call.
-
-    statistic: from indices of images, (..., n), to values (...). Where all images agree, or there is but one, the
-    interval is the value itself.
+    fooled: booleans (N,), whether the label of an image changes. clean_wrong, wrong: how many labels are not the true
+    ones, without and with the perturbation. dominant_label: the most frequent label with it, and dominant, how often.
+    `clip` says how image and perturbation were added.
     """
-    from scipy import stats
 
-    value = float(statistic(np.arange(n)))
-    if n == 1:
-        return Estimate(value, (value, value), n)
-    drawn = stats.bootstrap(
-        (np.arange(n),), lambda index, axis: statistic(index), vectorized=True, n_resamples=resamples, batch=50,
-        method="percentile", rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    return Estimate(value, (float(drawn.low), float(drawn.high)), n)
-
-
-def json_safe(fields: Mapping[str, Any]) -> dict:
-    """Return the fields with each proportion and estimate as value, interval and n."""
-    return {
-        name: {"value": value.value, "interval": list(value.interval), "n": value.n}
-        if isinstance(value, Proportion | Estimate)
-        else value
-        for name, value in fields.items()
-    }
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a perturbation does to a model on labelled images; `clip` says how the two were added."""
-
-    fooling_rate: Proportion
-    clean_accuracy: Proportion
-    adversarial_accuracy: Proportion
+    MEASURES = (
+        "fooling_rate", "clean_accuracy", "adversarial_accuracy", "dominant_label", "dominant_share", "clip",
+    )  # fmt: skip
+    fooled: Tensor
+    clean_wrong: int
+    wrong: int
     dominant_label: int
-    dominant_share: Proportion
+    dominant: int
     clip: bool
 
-    def as_dict(self) -> dict:
-        """Return JSON-safe values: each proportion as value, interval and n."""
-        return json_safe(vars(self))
+    @property
+    def n(self) -> int:
+        """The number of images."""
+        return len(self.fooled)
+
+    @property
+    def fooling_rate(self) -> Proportion:
+        """The share of labels that change."""
+        return share(self.fooled)
+
+    @property
+    def clean_accuracy(self) -> Proportion:
+        """The share of labels that are right without the perturbation."""
+        return Proportion(self.n - self.clean_wrong, self.n)
+
+    @property
+    def adversarial_accuracy(self) -> Proportion:
+        """The share of labels that are right with the perturbation."""
+        return Proportion(self.n - self.wrong, self.n)
+
+    @property
+    def dominant_share(self) -> Proportion:
+        """The share of the most frequent label with the perturbation."""
+        return Proportion(self.dominant, self.n)
+
+
+def check(model: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """Return the number of classes. Raises ValueError or TypeError unless the labels (N,) are those of a classifier."""
+    check_images(images)
+    num_classes = classes(check_model(model, images))
+    check_labels(labels, images, num_classes)
+    return num_classes
+
+
+def compare(clean: Tensor, perturbed: Tensor, labels: Tensor, *, clip: bool) -> Evaluation:
+    """Return the evaluation of predictions without and with a perturbation, all int64 (N,)."""
+    dominant, its_share = dominant_label(perturbed)
+    wrong = [int((~_agree(each, labels)).sum()) for each in (clean, perturbed)]
+    return Evaluation((~_agree(clean, perturbed)).cpu(), *wrong, dominant, its_share.count, clip)
 
 
 def evaluate(
-    model: nn.Module, images: Tensor, labels: Tensor, delta: Tensor, *, clip: bool = True, progress: bool = False
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    delta: Tensor,
+    *,
+    clip: bool = True,
+    batch_size: int | None = None,
+    progress: bool = False,
 ) -> Evaluation:
     """Compare the model's predictions with and without `delta`; arguments as in `predict`, labels (N,)."""
-    check_images(images)
-    check_labels(labels, images, check_model(model, images).shape[1])
-    clean = predict(model, images, progress=progress)
-    perturbed = predict(model, images, delta, clip=clip, progress=progress)
-    label, label_share = dominant_label(perturbed)
-    return Evaluation(
-        fooling_rate(clean, perturbed), accuracy(clean, labels), accuracy(perturbed, labels), label, label_share, clip
-    )
+    check(model, images, labels)
+    said = predict_both(model, images, delta, clip=clip, batch_size=batch_size, progress=progress)
+    return compare(*said, labels, clip=clip)
 
 
 def norms(perturbations: Tensor, p: float = 2) -> Tensor:

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from uaplib import models, segmentation
+from uaplib import models
+from uaplib.metrics import segmentation
 
 NAN = math.nan
 LABELS = torch.tensor([[[0, 0, 1], [1, 2, 3]]])  # of three classes; 3 is void

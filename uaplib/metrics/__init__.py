@@ -1,0 +1,33 @@
+"""What a perturbation does to a network, for each task, with its counts and 95 % intervals.
+
+Labels and intervals are here; `segmentation` and `depth` have measures of their own, and `tasks` says which a network
+needs.
+"""
+
+from uaplib.metrics.intervals import Estimate, Proportion, bootstrap, json_safe, share
+from uaplib.metrics.labels import (
+    Evaluation,
+    accuracy,
+    dominant_label,
+    evaluate,
+    fooling_rate,
+    norms,
+    predict,
+    rho_adv,
+)
+
+__all__ = [
+    "Estimate",
+    "Evaluation",
+    "Proportion",
+    "accuracy",
+    "bootstrap",
+    "dominant_label",
+    "evaluate",
+    "fooling_rate",
+    "json_safe",
+    "norms",
+    "predict",
+    "rho_adv",
+    "share",
+]
