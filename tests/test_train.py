@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -10,7 +11,8 @@ from uaplib import metrics, models
 from uaplib.data import camvid, fashion_mnist, scenes
 from uaplib.metrics import depth, segmentation
 from uaplib.models import registry
-from uaplib.train import _jointly, _lesson, _rare_classes_count_more, train
+from uaplib.models.spec import Schedule
+from uaplib.train import Data, Lesson, _fit, _jointly, _lesson, _rare_classes_count_more, train
 
 
 @pytest.fixture
@@ -164,6 +166,23 @@ def test_dense_weights_are_stored_in_half_precision_and_minis_in_single(few_scen
     assert {value.dtype for value in load_file(few_scenes / "vgg-f-mini.safetensors").values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("name", ["unet-scenes", "unet-depth"])
+def test_what_is_graded_is_what_is_stored(few_scenes, monkeypatch, name):
+    lesson, graded = _lesson(name), {}
+
+    def grade(model, data):
+        graded.update({key: value.clone() for key, value in model.network.state_dict().items()})
+        return lesson.grade(model, data)
+
+    monkeypatch.setattr("uaplib.train._lesson", lambda _: lesson._replace(grade=grade))
+    run(name)
+    stored = load_file(few_scenes / f"{name}.safetensors")
+    assert graded.keys() == stored.keys()
+    for key, value in stored.items():
+        assert graded[key].dtype == (torch.float32 if value.is_floating_point() else value.dtype)
+        assert torch.equal(graded[key], value.to(graded[key].dtype))
+
+
 def test_a_dense_run_learns(few_scenes, monkeypatch):
     losses, lesson = [], _lesson("unet-depth")
 
@@ -258,6 +277,83 @@ def test_every_dense_network_has_its_lesson(few_scenes, few_streets, name, about
     assert lesson.train.images.shape[1] == 3
     assert (lesson.train.images.shape[-2:] == (360, 480)) == (about == "CamVid")
     assert lesson.test.images.shape[-2:] == models.find(name).size
+
+
+def planned(monkeypatch, name, folder, **arguments):
+    """The schedule by which a network would be trained."""
+    found = []
+    monkeypatch.setattr("uaplib.train._fit", lambda model, lesson, schedule, progress: found.append(schedule))
+    train(name, folder, **arguments)
+    return found[0]
+
+
+@pytest.mark.parametrize("name", ["vgg-f-mini", "resnet-mini"])
+def test_a_network_is_trained_by_the_schedule_of_its_row(few_images, monkeypatch, name):
+    schedule = models.find(name).training
+    assert planned(monkeypatch, name, few_images) == schedule
+    assert planned(monkeypatch, name, few_images, epochs=2) == schedule._replace(epochs=2)
+
+
+def test_steps_have_the_size_and_the_learning_rate_of_the_schedule(monkeypatch):
+    batches, rates, step = [], [], torch.optim.AdamW.step
+
+    def noted(optimiser, *arguments):
+        rates.append(optimiser.param_groups[0]["lr"])
+        return step(optimiser, *arguments)
+
+    def augment(images, labels):
+        batches.append(labels.tolist())
+        return images, labels
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    model = models.Normalized(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), [0.5], [0.5])
+    images = Data(torch.rand(23, 1, 2, 2), torch.arange(23))
+    lesson = Lesson("", images, images, augment, lambda logits, labels: logits.square().mean(), None)
+    _fit(model, lesson, Schedule(5, 0.5, 4), progress=False)
+    assert len(batches) == len(rates) == 5 * 5
+    assert all(len(batch) == 4 for batch in batches)
+    for epoch in range(5):  # each image at most once, in an order of its own
+        assert len({label for batch in batches[5 * epoch : 5 * epoch + 5] for label in batch}) == 20
+    assert len({tuple(batch) for batch in batches[::5]}) == 5
+    assert max(rates) == pytest.approx(0.5, rel=0.02)
+    assert rates.index(max(rates)) in (4, 5)  # a fifth of the way
+    assert rates[-1] < rates[0] < 0.1
+
+
+@pytest.fixture
+def pupil(monkeypatch):
+    """A user's network that is to be trained."""
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    row = models.Network(
+        lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)),
+        "fashion-mnist", 28, (0.3,), (0.4,), training=Schedule(3, 1e-2, 64), licence="MIT",
+    )  # fmt: skip
+    models.register("my-pupil", row)
+    return row
+
+
+def test_a_users_network_is_trained_by_its_name(few_images, pupil):
+    card = train("my-pupil", few_images, progress=False)
+    assert (card["name"], card["epochs"], card["parameters"]) == ("my-pupil", 3, 7850)
+    assert card["test_accuracy"] > 0.4
+    model, few = models.load("my-pupil", weights=few_images / "my-pupil.safetensors"), fashion_mnist.load("test")
+    assert (model(few.images).argmax(1) == few.labels).float().mean().item() == pytest.approx(
+        card["test_accuracy"], abs=5e-5
+    )
+
+
+def test_a_network_that_there_is_no_lesson_for_is_refused(few_images, pupil):
+    models.register("my-pictures", dataclasses.replace(pupil, data_set="imagenet-samples", resize=32))
+    with pytest.raises(
+        ValueError, match=r"'my-pictures' is to learn \('imagenet-samples', 'label'\); there are lessons"
+    ):
+        train("my-pictures", few_images)
+    assert list(few_images.iterdir()) == []
+
+
+def test_a_network_of_others_is_not_trained(few_images):
+    with pytest.raises(ValueError, match="name='efficientnet-lite0' is unknown"):
+        train("efficientnet-lite0", few_images)
 
 
 def test_without_camvid_the_error_is_clear_and_nothing_is_written(monkeypatch, tmp_path):
