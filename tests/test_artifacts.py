@@ -47,9 +47,12 @@ def test_it_is_there_and_of_todays_weights(recipe):
     evaluation, record = recipe.find_measured()
     assert record["command"] == recipe.command
     rate = getattr(evaluation, "gfr", None) or evaluation.fooling_rate
-    assert rate.n == {"fashion-mnist": 10_000, "imagenet-samples": 600, "camvid": 233, "scenes": 300}[
-        models.find(recipe.model).data_set
-    ]
+    assert (
+        rate.n
+        == {"fashion-mnist": 10_000, "imagenet-samples": 600, "camvid": 233, "scenes": 300}[
+            models.find(recipe.model).data_set
+        ]
+    )
     assert evaluation.clip is True
 
 

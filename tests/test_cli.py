@@ -226,10 +226,16 @@ BAD = {
         ["craft", "gd-uap-none", "--eps-255", 8, "--set", "patince=2"],
         "gd-uap-none: setting='patince' is unknown. Did you mean 'patience'",
     ),
-    "a prior of its own": (["craft", "gd-uap-none", "--eps-255", 8, "--set", "prior=data"], "setting='prior' is unknown"),
+    "a prior of its own": (
+        ["craft", "gd-uap-none", "--eps-255", 8, "--set", "prior=data"],
+        "setting='prior' is unknown",
+    ),
     "half a setting": (["craft", "uap", "--eps-255", 8, "--set", "clip"], "--set takes NAME=VALUE, not 'clip'"),
     "a bad setting": (["craft", "uap", "--eps-255", 8, "--set", "overshoot=-1"], "overshoot at least 0"),
-    "a device that is none": (["craft", "noise", "--eps-255", 8, "--device", "gpu"], "device='gpu' cannot be used here"),
+    "a device that is none": (
+        ["craft", "noise", "--eps-255", 8, "--device", "gpu"],
+        "device='gpu' cannot be used here",
+    ),
     "seed of all": (["craft", "--all", "--seed", 0], "--seed: --all takes no other option"),
     "victims of a study": (
         ["transfer", "--study", "imagenet", "--victims", "resnet-mini"],

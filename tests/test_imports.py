@@ -10,7 +10,8 @@ from uaplib import data, models
 SLOW = {"torchvision", "torchmetrics", "scipy", "pandas", "matplotlib", "pooch", "pydantic", "torch._dynamo"}
 LIGHT = ["attacks", "attacks.activations", "balls", "checks", "data", "data.camvid", "data.fashion_mnist",
          "data.pictures", "data.scenes", "features", "files", "metrics", "metrics.tasks", "models", "models.dense",
-         "models.minis", "models.pretrained", "perturbation", "priors", "provenance", "published", "recipes"]  # fmt: skip
+         "models.minis", "models.pretrained", "perturbation", "priors", "provenance", "published", "experiments",
+         "experiments.studies"]  # fmt: skip
 
 
 def imported(program, *arguments):
@@ -51,7 +52,7 @@ def test_each_is_light_by_itself(name):
     assert not found & SLOW
 
 
-@pytest.mark.parametrize("name", ["models", "data", "releases", "catalogue"])
+@pytest.mark.parametrize("name", ["models", "data", "releases", "attacks"])
 def test_tables_of_names_do_without_pytorch(name):
     _, found = imported(f"import uaplib.{name}")
     assert f"uaplib.{name}" in found

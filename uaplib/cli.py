@@ -14,9 +14,8 @@ import typer
 
 from uaplib import __version__, data, models
 from uaplib.attacks import METHODS
-from uaplib.catalogue import CHAPTER_MODEL
 from uaplib.files import check_writable, checkout
-from uaplib.models.spec import NETWORKS
+from uaplib.models.spec import CHAPTER_MODEL, NETWORKS
 from uaplib.names import check_name
 from uaplib.pipeline import commands as book
 from uaplib.releases import LAYOUTS, RELEASES
@@ -106,9 +105,7 @@ def craft(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the method: NAME=VALUE. Repeat it for more.")
     ] = None,
-    variant: Annotated[
-        str, typer.Option(help="A preset of the method; an ablation of the book.")
-    ] = "",
+    variant: Annotated[str, typer.Option(help="A preset of the method; an ablation of the book.")] = "",
     seed: Annotated[int, typer.Option(min=0, max=2**64 - 1)] = 0,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Default: artifacts/ and a name made of the parameters.")] = None,

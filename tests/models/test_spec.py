@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from uaplib.recipes import Recipe, linf
 
 from tests.conftest import or_skip
 from uaplib import data, models, recipes, transfer
 from uaplib.data import DATA_SETS, DATASETS
 from uaplib.models import Network, Schedule, registry
 from uaplib.models.spec import NETWORKS
-from uaplib.recipes import Recipe, linf
 
 every = pytest.mark.parametrize("name", NETWORKS)
 trained_here = pytest.mark.parametrize("name", models.trained_here())

@@ -1,9 +1,9 @@
 """Whatever looks for an artifact notes it, there or not."""
 
 import pytest
+from uaplib.recipes import Recipe, linf
 
 from uaplib import recipes, transfer
-from uaplib.recipes import Recipe, linf
 
 RECIPE = Recipe("uap", "resnet-mini", linf(24))
 

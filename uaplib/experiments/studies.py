@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from uaplib import models, published
 from uaplib.attacks import METHODS
 from uaplib.balls import NormBall, linf
-from uaplib.catalogue import CHAPTER_MODEL
 from uaplib.experiments.recipes import SELECTION_IMAGES, Recipe, ablation
+from uaplib.models.spec import CHAPTER_MODEL
 from uaplib.perturbation import UniversalPerturbation
 
 SIZES = (50, 100, 500, 1000, 4000)

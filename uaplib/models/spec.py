@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 TASKS = ("label", "classes", "depth")
+CHAPTER_MODEL = "resnet-mini"  # the network of the first chapters, and the default of commands
 
 
 class Schedule(NamedTuple):
