@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from uaplib import metrics, models, plots, provenance
 from uaplib.balls import NormBall
+from uaplib.devices import device_of
 from uaplib.files import check_writable, write_text
 from uaplib.journal import Journal
 from uaplib.metrics import Estimate
@@ -26,6 +27,7 @@ from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
 
 Images = tuple[Tensor, Tensor]
+_PAIR = ("source", "victim", "task")  # the fields of a cell that say what it is about
 CHUNK = 200  # images that are on the device at a time
 
 
@@ -160,7 +162,7 @@ class Victim:
     ):
         self.model, self.images, self.truth, self.clip, self.batch_size = model, images, truth.cpu(), clip, batch_size
         self.task = TASKS[check_name("task", task, TASKS)]
-        self.device = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
+        self.device = device_of(model)
         self.num_classes = self.task.check(model, images, truth)
         autocast = torch.is_autocast_enabled(self.device.type)
         self.identity = {
@@ -236,6 +238,7 @@ def transfer_matrix(
     if cells:
         check_writable(Path(cells))
     journal, found, left_out = Journal(cells), [], {}
+    last = journal.last(*_PAIR)
     with tqdm(total=len(sources) * len(victims), desc="transfer", unit="cell", disable=not progress) as bar:
         for name, network in victims.items():
             try:
@@ -243,7 +246,7 @@ def transfer_matrix(
                 if network is None:
                     network = models.load(name, device or "cpu")
                 victim = Victim(network if device is None else network.to(device), *test, clip, batch_size)
-                found += _column(name, victim, sources, journal, bar)
+                found += _column(name, victim, sources, journal, last, bar)
             except (ImportError, OSError, TypeError, ValueError) as error:
                 if len(victims) == 1:
                     raise
@@ -256,10 +259,15 @@ def transfer_matrix(
 
 
 def _column(
-    name: str, victim: Victim, sources: Mapping[str, UniversalPerturbation], journal: Journal, bar: tqdm
+    name: str,
+    victim: Victim,
+    sources: Mapping[str, UniversalPerturbation],
+    journal: Journal,
+    last: Mapping[tuple, tuple[str, dict]],
+    bar: tqdm,
 ) -> list[dict]:
-    """The cells of all sources on one victim."""
-    cells, last = [], journal.last("source", "victim", "task")
+    """The cells of all sources on one victim; `last` is what the journal has said last about pairs."""
+    cells = []
     for source_name, source in sources.items():
         bar.set_postfix_str(f"{source_name} on {name}")
         key = victim.key(source)
@@ -284,7 +292,7 @@ def load(cells: str | Path) -> TransferMatrix:
     """
     if not Path(cells).is_file():
         raise FileNotFoundError(f"there are no cells of a transfer matrix at {cells}")
-    found = Journal(cells).last("source", "victim", "task").values()
+    found = Journal(cells).last(*_PAIR).values()
     return _matrix([cell for _, cell in found if cell["task"] == "label"])
 
 
