@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from uaplib import models, recipes
 from uaplib.devices import device_name
 from uaplib.provenance import versions
-from uaplib.transfer import _Victim
+from uaplib.transfer import Victim
 
 CASES = {"efficientnet-lite0": (10, 96, 8), "resnet-mini": (24, 2000, 500)}  # budget, images, batch size
 
@@ -38,7 +38,7 @@ def compare(name: str, turns: int) -> dict:
     eps_255, count, batch_size = CASES[name]
     model, (images, labels) = models.load(name), recipes.evaluation_set(name, count)
     source = recipes.Recipe("gd-uap-range", name, recipes.linf(eps_255)).load_or_craft()
-    victim = _Victim(model, images, labels, True, batch_size)
+    victim = Victim(model, images, labels, True, batch_size)
     victim.clean  # noqa: B018, a cached property
 
     @torch.no_grad()

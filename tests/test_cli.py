@@ -181,7 +181,7 @@ def test_transfer_writes_the_table_and_goes_on_from_its_cells(clothes, noise, tm
     expected = json.loads(succeed("evaluate", noise, "--model", "resnet-mini", "--images", 60))
     assert table.fooling_rate[0] == expected["fooling_rate"]["value"]
     cells = out.with_suffix(".jsonl").read_bytes()
-    monkeypatch.setattr(transfer._Victim, "measure", lambda *_: pytest.fail("a finished cell was computed again"))
+    monkeypatch.setattr(transfer.Victim, "measure", lambda *_: pytest.fail("a finished cell was computed again"))
     assert succeed(*command) == shown
     assert out.with_suffix(".jsonl").read_bytes() == cells
 
@@ -405,7 +405,7 @@ def test_transfer_leaves_a_file_of_another_kind_in_the_place_of_its_cells(clothe
     message = raised(
         "transfer", "--sources", noise, "--victims", "resnet-mini", "--images", 5, "--out", tmp_path / "m.csv"
     )
-    assert "m.jsonl holds something else than cells of a transfer matrix" in message
+    assert "m.jsonl holds something else than records of uaplib" in message
     assert (tmp_path / "m.jsonl").read_text() == "a note without an end"
 
 

@@ -9,9 +9,9 @@ from uaplib import data, models
 
 SLOW = {"torchvision", "torchmetrics", "scipy", "pandas", "matplotlib", "pooch", "pydantic", "torch._dynamo"}
 LIGHT = ["attacks", "attacks.activations", "balls", "checks", "data", "data.camvid", "data.fashion_mnist",
-         "data.pictures", "data.scenes", "features", "files", "metrics", "metrics.tasks", "models", "models.dense",
-         "models.minis", "models.pretrained", "perturbation", "priors", "provenance", "published", "experiments",
-         "experiments.studies"]  # fmt: skip
+         "data.pictures", "data.scenes", "features", "files", "journal", "metrics", "metrics.tasks", "models",
+         "models.dense", "models.minis", "models.pretrained", "perturbation", "priors", "provenance", "published",
+         "experiments", "experiments.studies"]  # fmt: skip
 
 
 def imported(program, *arguments):

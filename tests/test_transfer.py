@@ -134,7 +134,7 @@ def test_after_a_kill_the_file_becomes_the_same_bytes(two, signs, tmp_path, kept
 def test_a_run_that_stops_between_cells_goes_on_and_gives_the_same_bytes(two, signs, tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     expected = transfer_matrix(signs, two, flat(), cells=whole)
-    measure, calls = transfer._Victim.measure, []
+    measure, calls = transfer.Victim.measure, []
 
     def stops(victim, source):
         calls.append(source)
@@ -142,7 +142,7 @@ def test_a_run_that_stops_between_cells_goes_on_and_gives_the_same_bytes(two, si
             raise KeyboardInterrupt
         return measure(victim, source)
 
-    monkeypatch.setattr(transfer._Victim, "measure", stops)
+    monkeypatch.setattr(transfer.Victim, "measure", stops)
     with pytest.raises(KeyboardInterrupt):
         transfer_matrix(signs, two, flat(), cells=cut)
     assert len(cut.read_bytes().splitlines()) == 4

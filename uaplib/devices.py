@@ -3,6 +3,7 @@
 import platform
 
 import torch
+from torch import Tensor, nn
 
 
 def best_device() -> torch.device:
@@ -10,6 +11,12 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a network's parameters and buffers are, that is the CPU for a network without any."""
+    tensors = (value for value in model.state_dict().values() if isinstance(value, Tensor))
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps")

@@ -1,13 +1,9 @@
 """Who fools whom: perturbations against networks, one number for each pair, and what can be said about the numbers."""
 
-import base64
-import hashlib
-import json
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -21,13 +17,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from uaplib import metrics, models, plots, provenance
-from uaplib.checks import check_images, check_labels, check_model, classes
+from uaplib.cells import cell_key, new_cell
+from uaplib.devices import device_of
 from uaplib.files import check_writable, note_read, write_text
-from uaplib.metrics import Estimate, Proportion
+from uaplib.journal import Journal
+from uaplib.metrics import Estimate
+from uaplib.metrics.tasks import TASKS
+from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
 
 Images = tuple[Tensor, Tensor]
-_LINE = b'{"key": "'  # how the line of a cell begins
+_PAIR = ("source", "victim", "task")  # the fields of a cell that say what it is about
 CHUNK = 200  # images that are on the device at a time
 
 
@@ -119,6 +119,60 @@ class TransferMatrix:
         return Comparison(difference, only_first, only_second, float(p_value))
 
 
+class Victim:
+    """One network, the images that it is shown, and what it says of them unperturbed.
+
+    model: in evaluation mode, on the device that computes. images: (N, C, H, W) in [0, 1], and truth, as the task says,
+    may stay on the CPU. task: a name in `uaplib.metrics.tasks.TASKS`. clip and batch_size: as in `metrics.predict`.
+    Raises ValueError or TypeError when these do not fit together.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        truth: Tensor,
+        clip: bool = True,
+        batch_size: int | None = None,
+        task: str = "label",
+    ):
+        self.model, self.images, self.truth, self.clip, self.batch_size = model, images, truth.cpu(), clip, batch_size
+        self.task = TASKS[check_name("task", task, TASKS)]
+        self.device = device_of(model)
+        self.num_classes = self.task.check(model, images, truth)
+        autocast = torch.is_autocast_enabled(self.device.type)
+        self.identity = {
+            "weights_sha256": provenance.weights_sha256(model),
+            "images_sha256": provenance.sha256_of(images),
+            "truth_sha256": provenance.sha256_of(truth),
+            "clip": clip,
+            "autocast": str(torch.get_autocast_dtype(self.device.type)) if autocast else None,
+        }
+
+    def key(self, source: UniversalPerturbation) -> str:
+        """Return the `cell_key` of a source on this victim."""
+        delta, ball = source.delta, source.ball
+        return cell_key(delta_sha256=provenance.sha256_of(delta), shape=delta.shape, ball=ball, **self.identity)
+
+    def measure(self, source: UniversalPerturbation) -> dict:
+        """Return the counts of one source, which is fitted to the size of the images: `TASKS[task].read` reads them."""
+        perturbed = self.predict(source.fitted(self.images).delta)
+        return self.task.compare(self.clean, perturbed, self.truth, self.num_classes, self.clip).counts()
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """What the network says of the images unperturbed, on the CPU."""
+        return self.predict(None)
+
+    def predict(self, delta: Tensor | None) -> Tensor:
+        """Return what the network says of all images, on the CPU; only `CHUNK` of them are on the device at a time."""
+        said = [
+            metrics.predict(self.model, chunk.to(self.device), delta, clip=self.clip, batch_size=self.batch_size).cpu()
+            for chunk in self.images.split(CHUNK)
+        ]
+        return torch.cat(said)
+
+
 def transfer_matrix(
     sources: Mapping[str, UniversalPerturbation],
     victims: str | Iterable[str] | Mapping[str, nn.Module],
@@ -157,15 +211,18 @@ def transfer_matrix(
     for name, network in victims.items():
         if network is None:
             models.check_model_name(name, "victims")
-    journal, found, left_out = _Journal(cells), [], {}
+    if cells:
+        check_writable(Path(cells))
+    journal, found, left_out = Journal(cells), [], {}
+    last = journal.last(*_PAIR)
     with tqdm(total=len(sources) * len(victims), desc="transfer", unit="cell", disable=not progress) as bar:
         for name, network in victims.items():
             try:
                 test = images(name) if callable(images) else images
                 if network is None:
                     network = models.load(name, device or "cpu")
-                victim = _Victim(network if device is None else network.to(device), *test, clip, batch_size)
-                found += _column(name, victim, sources, journal, bar)
+                victim = Victim(network if device is None else network.to(device), *test, clip, batch_size)
+                found += _column(name, victim, sources, journal, last, bar)
             except (ImportError, OSError, TypeError, ValueError) as error:
                 if len(victims) == 1:
                     raise
@@ -178,157 +235,57 @@ def transfer_matrix(
 
 
 def _column(
-    name: str, victim: "_Victim", sources: Mapping[str, UniversalPerturbation], journal: "_Journal", bar: tqdm
+    name: str,
+    victim: Victim,
+    sources: Mapping[str, UniversalPerturbation],
+    journal: Journal,
+    last: Mapping[tuple, tuple[str, dict]],
+    bar: tqdm,
 ) -> list[dict]:
-    """The cells of all sources on one victim."""
-    cells = []
+    """The cells of all sources on one victim; `last` is what the journal has said last about pairs."""
+    column = []
     for source_name, source in sources.items():
         bar.set_postfix_str(f"{source_name} on {name}")
-        names = {
-            "source": source_name, "crafted_on": source.source, "method": source.method, "seed": source.seed,
-            "victim": name,
-        }  # fmt: skip
-        cells.append(journal.cell(victim.key(source), names, partial(victim.measure, source)) | names)
+        key = victim.key(source)
+        known, said = journal.get(key), last.get((source_name, name, "label"))
+        fitted = source.fitted(victim.images)
+        counts = known["counts"] if known else victim.measure(fitted)
+        cell = new_cell(source_name, fitted, name, "label", counts)
+        if said is None or said[0] != key:  # known, perhaps, but of other names, or not the last word about the two
+            journal.add(key, cell)
+        column.append(cell)
         bar.update()
-    return cells
+    return column
 
 
 def load(cells: str | Path) -> TransferMatrix:
-    """Return the matrix of all cells in a file that `transfer_matrix` wrote, the last word where a pair is there twice.
+    """Return the matrix of all classifiers' cells in a file, the last word where a pair is there twice.
 
-    Raises FileNotFoundError when there is no such file.
+    Raises FileNotFoundError when there is no such file, ValueError when it holds something else.
     """
     if not note_read(Path(cells)).is_file():
         raise FileNotFoundError(f"there are no cells of a transfer matrix at {cells}")
-    records = _Journal(cells).records.values()
-    return _matrix(list({(r["source"], r["victim"]): r for r in records}.values()))
+    found = Journal(cells).last(*_PAIR).values()
+    return _matrix([cell for _, cell in found if cell["task"] == "label"])
 
 
-class _Victim:
-    """One network, the images that it is shown, and what it says of them unperturbed."""
-
-    def __init__(self, model, images, labels, clip, batch_size):
-        self.model, self.images, self.labels, self.clip, self.batch_size = model, images, labels.cpu(), clip, batch_size
-        self.device = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
-        check_images(images)
-        check_labels(labels, images, classes(check_model(self.model, images[:1].to(self.device))))
-        self.identity = [
-            provenance.weights_sha256(self.model), provenance.sha256_of(images), provenance.sha256_of(labels), clip,
-            str(torch.get_autocast_dtype(self.device.type)) if torch.is_autocast_enabled(self.device.type) else None,
-        ]  # fmt: skip
-
-    def key(self, source: UniversalPerturbation) -> str:
-        """A digest of all that a cell depends on."""
-        ball = [source.ball.p, source.ball.eps]
-        parts = [provenance.sha256_of(source.delta), list(source.delta.shape), ball, *self.identity]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-    def measure(self, source: UniversalPerturbation) -> dict:
-        """The cell of one source, JSON-safe."""
-        fitted = source.fitted(self.images)
-        said = self.predict(fitted.delta)
-        return {
-            "n": len(said),
-            "wrong": int((said != self.labels).sum()),
-            "clean_wrong": int((self.clean != self.labels).sum()),
-            "resized": fitted.run.get("resized"),
-            "fooled": base64.b64encode(np.packbits((said != self.clean).numpy())).decode(),
-        }
-
-    @cached_property
-    def clean(self) -> Tensor:
-        return self.predict(None)
-
-    def predict(self, delta: Tensor | None) -> Tensor:
-        """Labels of all images; only `CHUNK` of them are on the device at a time."""
-        said = [
-            metrics.predict(self.model, chunk.to(self.device), delta, clip=self.clip, batch_size=self.batch_size).cpu()
-            for chunk in self.images.split(CHUNK)
-        ]
-        return torch.cat(said)
-
-
-class _Journal:
-    """Finished cells by their keys: one JSON line each, in memory and, where there is one, in a file."""
-
-    def __init__(self, path: str | Path | None):
-        self.path, self.records, self.last_word = Path(path) if path else None, {}, {}
-        if self.path:
-            check_writable(self.path)
-        if self.path and self.path.exists():
-            self.read()
-
-    def read(self) -> None:
-        """Read the file; what a kill has left of a last line is cut off."""
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if content.strip() and not content.lstrip().startswith(b"{"):
-            raise ValueError(f"{self.path} holds something else than cells of a transfer matrix; name another file")
-        rest = content[len(whole) :]
-        if not rest.startswith(_LINE) and not _LINE.startswith(rest):
-            raise ValueError(f"{self.path} does not end as a file of cells does; name another file")
-        for number, line in enumerate(whole.splitlines(), 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                self.add(record.pop("key"), record)
-            except (ValueError, KeyError, AttributeError, TypeError) as error:
-                raise ValueError(f"{self.path}, line {number}, is no cell of a transfer matrix: {error}") from error
-        if len(whole) < len(content):  # only now: another kind of file is left as it is
-            os.truncate(self.path, len(whole))
-
-    def cell(self, key: str, names: dict, compute: Callable[[], dict]) -> dict:
-        """Return the cell of this key, with what it was called; compute it when it is not there, and keep it.
-
-        It is kept again where another cell has had the last word about the two.
-        """
-        known = self.records.get(key)
-        if known is None or self.last_word.get((names["source"], names["victim"])) != key:
-            self.add(key, {**names, **(known or compute()), **names})
-            self.append(key)
-        return self.records[key]
-
-    def add(self, key: str, record: dict) -> None:
-        self.records.pop(key, None)  # what is said last comes last
-        self.records[key] = record
-        self.last_word[record["source"], record["victim"]] = key
-
-    def append(self, key: str) -> None:
-        """Write a line; where that fails, warn and leave the file as it was, for the table is worth more."""
-        if not self.path:
-            return
-        size = self.path.stat().st_size if self.path.exists() else 0
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "ab") as file:
-                file.write(json.dumps({"key": key} | self.records[key]).encode() + b"\n")
-        except OSError as error:
-            if self.path.exists():
-                os.truncate(self.path, size)
-            warnings.warn(f"cells are not kept in {self.path}: {error.strerror or error}", stacklevel=2)
-
-
-def _matrix(records: list[dict], left_out: Mapping[str, Exception] = MappingProxyType({})) -> TransferMatrix:
+def _matrix(cells: list[dict], left_out: Mapping[str, Exception] = MappingProxyType({})) -> TransferMatrix:
     rows, fooled = [], {}
-    for record in records:
-        n = record["n"]
-        mask = np.unpackbits(np.frombuffer(base64.b64decode(record["fooled"]), np.uint8), count=n).astype(bool)
-        rate = Proportion(int(mask.sum()), n)
-        low, high = rate.interval
-        resized = record["resized"]
+    for cell in cells:
+        found = TASKS[cell["task"]].read(cell["counts"])
+        low, high = found.fooling_rate.interval
         rows.append(
-            {name: record[name] for name in ("source", "crafted_on", "method", "seed", "victim")}
+            {name: cell[name] for name in ("source", "crafted_on", "method", "seed", "victim")}
             | {
-                "white_box": record["crafted_on"] == record["victim"],
-                "fooling_rate": rate.value,
+                "white_box": cell["crafted_on"] == cell["victim"],
+                "fooling_rate": found.fooling_rate.value,
                 "low": low,
                 "high": high,
-                "error": record["wrong"] / n,
-                "clean_error": record["clean_wrong"] / n,
-                "n": n,
-                "resized": "x".join(map(str, resized["from"])) if resized else "",
+                "error": found.wrong / found.n,
+                "clean_error": found.clean_wrong / found.n,
+                "n": found.n,
+                "resized": "x".join(map(str, cell["resized"]["from"])) if cell["resized"] else "",
             }
         )
-        fooled[record["source"], record["victim"]] = mask
+        fooled[cell["source"], cell["victim"]] = found.fooled.numpy()
     return TransferMatrix(pd.DataFrame(rows), fooled, {name: str(error) for name, error in left_out.items()})

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from uaplib import data, features, models, perturbation, provenance, transfer
+from uaplib import data, features, models, perturbation, provenance
 from uaplib.attacks import METHODS
 from uaplib.attacks.methods import Method
 from uaplib.balls import NormBall
+from uaplib.cells import cell_key, new_cell
 from uaplib.checks import check_seed, plain, whole
 from uaplib.experiments import images, store
 from uaplib.experiments.images import Record, images_for
@@ -343,7 +344,7 @@ class Recipe:
         keys = set(_all_that_can_be(lambda images_record: self._cell_key(record, images_record)))
         for each in journals:
             for key in keys & each.records.keys():
-                return Measured(TASKS[models.says(self.model)].read(each.get(key)), record)
+                return Measured(TASKS[models.says(self.model)].read(each.get(key)["counts"]), record)
         return None
 
     @property
@@ -353,7 +354,7 @@ class Recipe:
 
     def _cell_key(self, record: dict, images_record: Record) -> str:
         evaluated = images_record(self.model, "evaluation", None)
-        return transfer.cell_key(
+        return cell_key(
             delta_sha256=record["delta_sha256"], shape=record["shape"], ball=self.ball,
             weights_sha256=weights_sha256(self.model), images_sha256=evaluated["images_sha256"],
             truth_sha256=evaluated["truth_sha256"], clip=True, autocast=None,
@@ -361,12 +362,9 @@ class Recipe:
 
     def keep_measured(self, crafted: UniversalPerturbation, journal: Journal, progress: bool = False) -> None:
         """Measure the perturbation on its own network, and keep that as a cell."""
-        found = self.measure(crafted, progress=progress)
-        names = {
-            "source": self.name, "crafted_on": crafted.source, "method": self.method, "seed": self.seed,
-            "victim": self.model, "resized": None,
-        }  # fmt: skip
-        journal.add(self._cell_key(self.record(crafted), images.at_hand), names | found.counts())
+        counts = self.measure(crafted, progress=progress).counts()
+        key = self._cell_key(self.record(crafted), images.at_hand)
+        journal.add(key, new_cell(self.name, crafted, self.model, models.says(self.model), counts))
 
 
 def ablation(method: str, model: str, ball: NormBall, preset: str = "", seed: int = 0) -> Recipe:

@@ -11,10 +11,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from uaplib.checks import check_images, check_model
 from uaplib.metrics.counts import Counts
 from uaplib.metrics.intervals import Estimate, bootstrap
-from uaplib.metrics.labels import predict_both
+from uaplib.metrics.labels import first_answer, predict_both
 
 ERRORS = ("abs_rel", "sq_rel", "rmse", "rmse_log")  # the lower the better
 WITHIN = ("delta_1", "delta_2", "delta_3")  # shares of pixels, the higher the better
@@ -90,10 +89,9 @@ class DepthEvaluation(Counts):
 
 def check(model: nn.Module, images: Tensor, truth: Tensor) -> None:
     """Raise ValueError or TypeError unless truth holds depths (N, H, W), and at least one, for a depth network."""
-    check_images(images)
     if not (truth > 0).any():
         raise ValueError("no pixel of truth has a depth: all of them are zero")
-    said = check_model(model, images)
+    said = first_answer(model, images)
     if said.ndim != 4 or said.shape[1] != 1:
         raise ValueError(f"the model must say a depth, a map (N, 1, H, W), not {tuple(said.shape)}")
     _check_maps((len(images), *said.shape[2:]), truth)

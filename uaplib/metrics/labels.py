@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from uaplib.checks import ask, check_images, check_labels, check_mode, check_model, check_tensor, classes
+from uaplib.devices import device_of
 from uaplib.metrics.counts import Counts
 from uaplib.metrics.intervals import Proportion, share
 
@@ -159,10 +160,15 @@ class Evaluation(Counts):
         return Proportion(self.dominant, self.n)
 
 
+def first_answer(model: nn.Module, images: Tensor) -> Tensor:
+    """Return what `model` says of the first image, which is moved to it; check all of the images (N, C, H, W)."""
+    check_images(images)
+    return check_model(model, images[:1].to(device_of(model)))
+
+
 def check(model: nn.Module, images: Tensor, labels: Tensor) -> int:
     """Return the number of classes. Raises ValueError or TypeError unless the labels (N,) are those of a classifier."""
-    check_images(images)
-    num_classes = classes(check_model(model, images))
+    num_classes = classes(first_answer(model, images))
     check_labels(labels, images, num_classes)
     return num_classes
 

@@ -11,10 +11,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from uaplib.checks import check_images, check_model
 from uaplib.metrics.counts import Counts
 from uaplib.metrics.intervals import Estimate, bootstrap
-from uaplib.metrics.labels import predict_both
+from uaplib.metrics.labels import first_answer, predict_both
 
 
 def confusion(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -147,8 +146,7 @@ def check(model: nn.Module, images: Tensor, labels: Tensor) -> int:
 
     That is (N, H, W), 0 ... K - 1 or K for void, and at least one pixel that is not void.
     """
-    check_images(images)
-    said = check_model(model, images)
+    said = first_answer(model, images)
     num_classes = said.shape[1]
     if (labels == num_classes).all():
         raise ValueError(f"no pixel of labels has a class: all of them are void, {num_classes}")
