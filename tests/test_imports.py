@@ -51,7 +51,7 @@ def test_each_is_light_by_itself(name):
     assert not found & SLOW
 
 
-@pytest.mark.parametrize("name", ["models", "data", "releases", "catalogue"])
+@pytest.mark.parametrize("name", ["models", "models.spec", "data", "releases", "catalogue"])
 def test_tables_of_names_do_without_pytorch(name):
     _, found = imported(f"import uaplib.{name}")
     assert f"uaplib.{name}" in found

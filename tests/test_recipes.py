@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import or_skip
-from uaplib import attacks, depth, metrics, models, recipes, segmentation
+from uaplib import attacks, data, depth, metrics, models, recipes, segmentation
 from uaplib.attacks.activations import Settings
 from uaplib.balls import NormBall
 from uaplib.data import camvid, scenes
@@ -328,6 +328,27 @@ def test_sets_of_scenes_come_from_their_own_splits():
         assert torch.equal(metres, expected.depth)
 
 
+@pytest.mark.parametrize("model", ["resnet-mini", "unet-scenes", "unet-camvid", "efficientnet-lite0"])
+def test_what_is_crafted_on_selected_with_and_measured_on_are_the_roles_of_the_networks_data_set(
+    model, monkeypatch, forgotten
+):
+    monkeypatch.setattr(recipes, "SELECTION_IMAGES", 2)
+    found = {
+        "crafting": or_skip(recipes.crafting_set, model, 2)[0],
+        "selection": or_skip(recipes.selection_set, model)[0],
+        "evaluation": or_skip(recipes.evaluation_set, model, 2)[0],
+    }
+    prepared = models.preprocessing(model) if models.find(model).resize else None
+    for role, images in found.items():
+        assert torch.equal(images, data.load(models.find(model).data_set, role, 2, prepared).images), role
+
+
+def test_at_most_as_many_are_measured_on_as_there_are(clothes, forgotten):
+    assert len(recipes.evaluation_set("resnet-mini", 20_000)[0]) == 10_000
+    with pytest.raises(ValueError, match="count must be at least 1, not 0"):
+        recipes.evaluation_set("resnet-mini", 0)
+
+
 def test_the_foreground_set_is_the_scenes_with_most_objects(ten_crafting_images):
     images, labels = recipes.crafting_set("unet-scenes")
     objects = [
@@ -546,13 +567,13 @@ def test_without_the_images_the_books_own_artifacts_are_found(no_data, forgotten
 def test_the_books_images_are_those_that_are_at_hand(forgotten):
     kept = json.loads((recipes.ARTIFACTS / "images.json").read_text())
     models_of = {"fashion-mnist": "resnet-mini", "camvid": "unet-camvid", "scenes": "unet-scenes"}
-    for data, parts in kept.items():
-        model = models_of.get(data) or data.split()[1]
+    for data_set, parts in kept.items():
+        model = models_of.get(data_set) or data_set.split()[1]
         for part, record in parts.items():
-            if (data, part) in [("scenes", "evaluation"), ("camvid", "evaluation")]:
+            if (data_set, part) in [("scenes", "evaluation"), ("camvid", "evaluation")]:
                 continue  # the rates of these are measured again in test_artifacts
             if or_skip(recipes._seen, model, part) and len(recipes._seen(model, part)[0]) == record["images"]:
-                assert recipes.images_at_hand(model, part) == record, (data, part)
+                assert recipes.images_at_hand(model, part) == record, (data_set, part)
 
 
 def test_an_installed_package_keeps_what_it_crafts_beside_the_data(monkeypatch, tmp_path, few):
