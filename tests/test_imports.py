@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from uaplib import data, models
+from uaplib import attacks, data, models
 
 SLOW = {"torchvision", "torchmetrics", "scipy", "pandas", "matplotlib", "pooch", "pydantic", "torch._dynamo"}
 LIGHT = ["attacks", "attacks.activations", "balls", "checks", "data", "data.camvid", "data.fashion_mnist",
@@ -52,7 +52,7 @@ def test_each_is_light_by_itself(name):
     assert not found & SLOW
 
 
-@pytest.mark.parametrize("name", ["models", "data", "releases", "attacks"])
+@pytest.mark.parametrize("name", ["models", "models.spec", "data", "releases", "attacks"])
 def test_tables_of_names_do_without_pytorch(name):
     _, found = imported(f"import uaplib.{name}")
     assert f"uaplib.{name}" in found
@@ -66,7 +66,7 @@ def test_what_is_imported_late_is_there():
     assert {"uaplib.models.normalized", "uaplib.models.minis", "uaplib.data.camvid"} <= found
 
 
-@pytest.mark.parametrize("package", [models, data])
+@pytest.mark.parametrize("package", [models, data, attacks])
 def test_a_package_refuses_other_names_and_lists_its_own(package):
     with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'vgg'"):
         _ = package.vgg

@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from uaplib.journal import Journal
 
 from tests.conftest import or_skip
-from uaplib import attacks, metrics, models, provenance, published
+from uaplib import attacks, data, metrics, models, provenance, published
 from uaplib.attacks import METHODS, GDUAPSettings, Settings
 from uaplib.balls import NormBall, linf
 from uaplib.data import camvid, scenes
 from uaplib.experiments import Recipe, ablation, images, images_for, recipes, store, studies
 from uaplib.experiments.images import images_from
+from uaplib.journal import Journal
 from uaplib.metrics import depth, segmentation
 from uaplib.models import dense
 from uaplib.perturbation import UniversalPerturbation
@@ -400,6 +400,48 @@ def test_a_networks_task_decides_what_is_known_of_its_images():
     assert torch.equal(both, same)
     assert torch.equal(classes, expected.labels)
     assert torch.equal(metres, expected.depth)
+
+
+@pytest.mark.parametrize("model", ["resnet-mini", "unet-scenes", "unet-camvid", "efficientnet-lite0"])
+@pytest.mark.parametrize("role", data.ROLES)
+def test_the_images_for_a_role_are_those_of_the_networks_data_set(model, role):
+    row = models.find(model)
+    expected = or_skip(data.load, row.data_set, role, 2, models.preprocessing(model) if row.resize else None)
+    assert torch.equal(images_for(model, role, 2)[0], expected.images)
+
+
+def test_what_is_crafted_selected_and_held_out_plays_its_role(monkeypatch, few):
+    seen = {}
+    monkeypatch.setattr(
+        attacks.methods.Method, "craft", lambda row, model, ball, settings, data, **_: seen.update(data)
+    )
+    monkeypatch.setattr(Recipe, "_on", lambda recipe, device, role, count: [f"{count} {role}", f"truth of {role}"])
+    Recipe("uap", "resnet-mini", linf(24), settings={"images": 7}).craft()
+    assert seen == {"images": "7 crafting", "labels": "truth of crafting",
+                    "held_out": ["2000 evaluation", "truth of evaluation"]}  # fmt: skip
+    seen.clear()
+    ablation("gd-uap-data", "resnet-mini", linf(24), "image-selected").craft()
+    assert seen == {"images": "300 crafting", "selection": "100 selection"}
+    seen.clear()
+    Recipe("fff", "resnet-mini", linf(24)).craft()
+    assert seen == {}
+
+
+def test_settings_reach_the_attack(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(attacks.methods.Method, "craft", lambda row, model, ball, settings, data, **options: seen.update(
+        settings=settings, ball=ball, **options))  # fmt: skip
+    recipe = ablation("gd-uap-none", "resnet-mini", linf(24), "paper-without-std", seed=5)
+    recipe.craft(checkpoint="there")
+    assert seen["settings"]["forget_std"] is True
+    assert seen["settings"] == {k: v for k, v in recipe.all_settings.items() if k != "selection"}
+    assert (seen["ball"], seen["seed"], seen["source"], seen["checkpoint"]) == (linf(24), 5, "resnet-mini", "there")
+
+
+def test_at_most_as_many_are_measured_on_as_there_are(clothes):
+    assert len(images_for("resnet-mini", "evaluation", 20_000)[0]) == 10_000
+    with pytest.raises(ValueError, match="count must be at least 1, not 0"):
+        images_for("resnet-mini", "evaluation", 0)
 
 
 def test_the_preset_crafts_on_the_foreground_and_nothing_else_does(two_scenes, few):

@@ -18,8 +18,8 @@ from uaplib.attacks.methods import Method
 from uaplib.balls import NormBall
 from uaplib.cells import cell_key, new_cell
 from uaplib.checks import check_seed, plain, whole
-from uaplib.experiments import images, store
-from uaplib.experiments.images import Record, images_for
+from uaplib.experiments import store
+from uaplib.experiments.images import Record, at_hand, images_for, images_from, of_the_book
 from uaplib.files import check_writable, write_text
 from uaplib.journal import Journal
 from uaplib.metrics.tasks import TASKS
@@ -179,11 +179,10 @@ class Recipe:
             raise ValueError(f"images={self.images} is more than the {there} crafting images there are")
         return min(self.images, there)
 
-    def identity(self, record: Record = images.at_hand) -> dict:
+    def identity(self, record: Record = at_hand) -> dict:
         """Return what the perturbation depends on: see `uaplib.perturbation.identity`.
 
-        record: from a model, a role and a number of images to what is on record of them: `images.at_hand`, or
-        `images.of_the_book`.
+        record: from a model, a role and a number of images to what is on record of them: `at_hand`, or `of_the_book`.
         """
         if self.method == "noise":
             return perturbation.identity("noise", self.ball, "", self.seed, {}, self.row.version)
@@ -199,7 +198,7 @@ class Recipe:
         weights = weights_sha256(self.model)
         return perturbation.identity(self.method, self.ball, weights, self.seed, parameters, self.row.version)
 
-    def key(self, record: Record = images.at_hand) -> str:
+    def key(self, record: Record = at_hand) -> str:
         """Return the digest of its identity, which is the key of what it crafts."""
         return provenance.key(**self.identity(record))
 
@@ -211,7 +210,7 @@ class Recipe:
         if "resized" in found.run or (self.method == "noise" and found.delta.shape != self.craft().delta.shape):
             return False
         try:
-            if self.key(images.of_the_book) == found.key:
+            if self.key(of_the_book) == found.key:
                 return True
         except KeyError:  # the book knows no such images
             return self.key() == found.key
@@ -275,7 +274,7 @@ class Recipe:
     def _craft_resumably(self, path: Path, progress: bool, device: str | torch.device = "cpu") -> UniversalPerturbation:
         crafted = self.craft(progress, _checkpoint(path), device)
         if self.row.sees != "nothing":
-            crafted.run["images_from"] = images.images_from(self.model, "crafting")
+            crafted.run["images_from"] = images_from(self.model, "crafting")
         return crafted
 
     def _keep(self, crafted: UniversalPerturbation, path: Path) -> None:
@@ -363,7 +362,7 @@ class Recipe:
     def keep_measured(self, crafted: UniversalPerturbation, journal: Journal, progress: bool = False) -> None:
         """Measure the perturbation on its own network, and keep that as a cell."""
         counts = self.measure(crafted, progress=progress).counts()
-        key = self._cell_key(self.record(crafted), images.at_hand)
+        key = self._cell_key(self.record(crafted), at_hand)
         journal.add(key, new_cell(self.name, crafted, self.model, models.says(self.model), counts))
 
 
@@ -404,7 +403,7 @@ def _layers(model: str, selection: str | tuple[str, ...] | None) -> list[str]:
 
 def _all_that_can_be(key: Callable[[Record], str]) -> Iterator[str]:
     """The keys on the images of the book and on those at hand, as far as they can be told."""
-    for record in (images.of_the_book, images.at_hand):
+    for record in (of_the_book, at_hand):
         try:
             yield key(record)
         except (KeyError, FileNotFoundError, ValueError):
