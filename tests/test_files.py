@@ -327,3 +327,13 @@ def test_a_file_larger_than_there_is_room_for_is_noticed(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert tree(tmp_path) == []
+
+
+def test_what_is_read_is_noted_where_somebody_asks_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("UAPLIB_READS", raising=False)
+    assert files.note_read(Path("a")) == Path("a")
+    monkeypatch.setenv("UAPLIB_READS", str(tmp_path / "reads"))
+    assert files.note_read(Path("b")) == Path("b")
+    assert files.note_read(tmp_path / "c" / "d") == tmp_path / "c" / "d"
+    assert (tmp_path / "reads").read_text().splitlines() == [str(tmp_path / "b"), str(tmp_path / "c" / "d")]

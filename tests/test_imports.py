@@ -25,6 +25,7 @@ def imported(program, *arguments):
     ("command", "code"),
     [
         ("--help", 0), ("--version", 0), ("", 2), ("craft --help", 0), ("transfer --help", 0),
+        ("book --help", 0), ("book build --help", 0),
         ("list models", 0), ("list data", 0), ("list methods", 0), ("list published", 0),
         ("list model", 2), ("crafd", 2), ("craft --epz 8", 2), ("craft uap", 2), ("craft upa --eps-255 8", 2),
         ("train", 2), ("transfer", 2),

@@ -1,34 +1,20 @@
+import json
+import shutil
+import sys
+
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from uaplib.pipeline import execute as module
-from uaplib.pipeline.execute import ExecutionError, check_parameters, content_key, execute
+from tests.pipeline.conftest import printed, write
+from uaplib import files
+from uaplib.pipeline.execute import ExecutionError, chapters, check_parameters, content_key, execute
 from uaplib.pipeline.status import page
 
 
-@pytest.fixture
-def book(tmp_path):
-    """A checkout with one chapter, which doubles its parameter."""
-    for folder in ("uaplib", "artifacts", "notebooks"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "uaplib" / "code.py").write_text("a = 1")
-    (tmp_path / "requirements.lock").write_text("torch==1")
-    return tmp_path
-
-
-def write(book, *sources):
-    cells = [new_code_cell("number: int = 2", metadata={"tags": ["parameters"]})]
-    cells += [new_code_cell(source) for source in sources]
-    notebook = new_notebook(cells=[new_markdown_cell("# Title"), *cells])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = book / "notebooks" / "01-double.ipynb"
-    nbformat.write(notebook, path)
-    return path
-
-
-def printed(path):
-    return nbformat.read(path, as_version=4).cells[-1].outputs[0].text
+def test_chapters_come_in_order_and_nothing_else(book):
+    for stem in ("11-last", "02-second", "01-first", "draft", "1-short"):
+        write(book, stem=stem)
+    assert [path.stem for path in chapters(book)] == ["01-first", "02-second", "11-last"]
 
 
 def test_a_chapter_is_executed_normalised_and_recorded(book):
@@ -39,6 +25,7 @@ def test_a_chapter_is_executed_normalised_and_recorded(book):
     assert nbformat.read(result, as_version=4).cells[-1].execution_count == 2
     assert record["chapter"] == "01-double"
     assert record["seconds"] > 0
+    assert record["artifacts"] == {}
     assert notebook.read_bytes() == before
 
 
@@ -53,25 +40,93 @@ def test_parameters_reach_the_chapter(book):
     assert printed(execute(notebook, book / "out", book, {"number": 21}, progress=False)[0]) == "42\n"
 
 
-def test_an_unchanged_chapter_is_not_executed_again(book, monkeypatch):
-    notebook = write(book, "print(2 * number)")
-    done = execute(notebook, book / "out", book, progress=False)
-    monkeypatch.setattr(module, "_run", lambda *arguments: pytest.fail("executed again"))
-    assert execute(notebook, book / "out", book, progress=False) == done
+def test_artifacts_that_a_chapter_looks_for_are_recorded_through_a_link_too(book):
+    shutil.copyfile(files.__file__, book / "uaplib" / "files.py")
+    looks = "from uaplib.files import note_read\nfrom pathlib import Path\n" + "\n".join(
+        f"note_read(Path({name!r}))" for name in ("artifacts/a", "artifacts/no/file", str(book / "artifacts/a"), "book")
+    )
+    notebook = write(book, looks)
+    (book / "artifacts").rename(book / "elsewhere")
+    (book / "artifacts").symlink_to(book / "elsewhere")
+    record = execute(notebook, book / "out", book, progress=False)[1]
+    assert record["artifacts"] == {"artifacts/a": files.sha256(book / "artifacts" / "a"), "artifacts/no/file": None}
 
 
-@pytest.mark.parametrize("damage", [lambda result: result.write_text("{}"), lambda result: result.unlink()])
-def test_a_damaged_result_counts_as_none(book, damage):
-    notebook = write(book, "print(2 * number)")
-    result, record = execute(notebook, book / "out", book, progress=False)
-    damage(result)
-    assert execute(notebook, book / "out", book, progress=False)[1]["sha256"] == record["sha256"]
-    assert printed(result) == "4\n"
+def test_an_unchanged_chapter_is_not_executed_again(book, runs):
+    notebook = write(book)
+    runs.reads = {"01-double": ["artifacts/a", "artifacts/none"]}
+    done = execute(notebook, book / "out", book)
+    assert execute(notebook, book / "out", book) == done
+    assert runs == ["01-double"]
+
+
+def alter_the_key(book):
+    record = json.loads((book / "out" / "01-double.json").read_text())
+    (book / "out" / "01-double.json").write_text(json.dumps(record | {"key": "0"}))
+
+
+CHANGES = {
+    "its result is altered": lambda book: (book / "out" / "01-double.ipynb").write_text("{}"),
+    "its result is gone": lambda book: (book / "out" / "01-double.ipynb").unlink(),
+    "its record is gone": lambda book: (book / "out" / "01-double.json").unlink(),
+    "its record is of another run": alter_the_key,
+    "its source": lambda book: write(book, "print(3)"),
+    "an artifact that it read": lambda book: (book / "artifacts" / "net" / "b").write_text("2"),
+    "an artifact that it read is gone": lambda book: (book / "artifacts" / "net" / "b").unlink(),
+    "an artifact that it missed": lambda book: (book / "artifacts" / "none").write_text("2"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_chapter_is_executed_again_once_after(book, runs, change):
+    notebook = write(book, "print(2)")
+    runs.reads = {"01-double": ["artifacts/net/b", "artifacts/none"]}
+    execute(notebook, book / "out", book)
+    CHANGES[change](book)
+    for _ in range(2):
+        result, record = execute(notebook, book / "out", book)
+        assert printed(result) == "run 2 of 01-double"
+        assert record["sha256"] == files.sha256(result)
+    assert len(runs) == 2
+
+
+def test_other_parameters_are_another_run(book, runs):
+    notebook = write(book)
+    for parameters in ({}, {"number": 3}, {"number": 3}, {}):
+        assert execute(notebook, book / "out", book, parameters)[1]["parameters"] == parameters
+    assert len(runs) == 3
+
+
+def test_an_artifact_that_only_another_chapter_reads_executes_that_one(book, runs):
+    notebooks = [write(book, stem=stem) for stem in ("01-a", "02-b", "03-c")]
+    runs.reads = {"01-a": ["artifacts/a"], "03-c": ["artifacts/net/b"]}
+    for notebook in notebooks:
+        execute(notebook, book / "out", book)
+    (book / "artifacts" / "net" / "b").write_text("2")
+    (book / "artifacts" / "net" / "new").write_text("2")
+    for notebook in notebooks:
+        execute(notebook, book / "out", book)
+    assert runs[3:] == ["03-c"]
+
+
+def test_an_artifact_that_changes_during_the_run_was_perhaps_not_seen(book, runs, monkeypatch):
+    notebook = write(book)
+    runs.reads = {"01-double": ["artifacts/a"]}
+
+    def run(*arguments):
+        done = runs.run(*arguments)
+        (book / "artifacts" / "a").write_text("2")
+        return done
+
+    monkeypatch.setattr("uaplib.pipeline.execute._run", run)
+    for _ in range(3):
+        execute(notebook, book / "out", book)
+    assert len(runs) == 2
 
 
 def test_a_failing_cell_is_named_and_leaves_nothing(book):
     notebook = write(book, "1 / 0")
-    with pytest.raises(ExecutionError, match="01-double.ipynb.*ZeroDivisionError"):
+    with pytest.raises(ExecutionError, match=r"01-double.ipynb.*ZeroDivisionError"):
         execute(notebook, book / "out", book, progress=False)
     assert not (book / "out").exists()
 
@@ -87,14 +142,30 @@ def test_an_unknown_parameter_is_refused(book):
         check_parameters(write(book), {"nmber": 3})
 
 
-@pytest.mark.parametrize(
-    "changed", ["uaplib/code.py", "uaplib/weights.safetensors", "artifacts/a", "requirements.lock"]
-)
-def test_the_key_changes_with_everything_that_a_result_depends_on(book, changed):
-    notebook = write(book, "print(2 * number)")
+REACHED = ["top.py", "__init__.py", "parts/__init__.py", "parts/deep.py", "parts/weights/net.safetensors",
+           "tables/table.csv", "pipeline/normalise.py"]  # fmt: skip
+
+
+@pytest.mark.parametrize("changed", [*(f"uaplib/{name}" for name in REACHED), "requirements.lock"])
+def test_the_key_changes_with_what_a_chapter_reaches(book, changed):
+    notebook = write(book, "from uaplib import top")
     before = content_key(notebook, {}, book)
-    (book / changed).write_text("another")
+    (book / changed).write_text("# another")
     assert content_key(notebook, {}, book) != before
+
+
+@pytest.mark.parametrize("changed", ["uaplib/alone.py", "uaplib/parts/later.py", "uaplib/late.py", "book/intro.md"])
+def test_the_key_does_not_change_with_what_it_does_not_reach(book, changed):
+    notebook = write(book, "from uaplib import top")
+    before = content_key(notebook, {}, book)
+    (book / changed).write_text("# another")
+    assert content_key(notebook, {}, book) == before
+
+
+def test_the_key_changes_with_the_version_of_python(book, monkeypatch):
+    before = content_key(write(book), {}, book)
+    monkeypatch.setattr(sys, "version", "3.99")
+    assert content_key(write(book), {}, book) != before
 
 
 def test_the_key_changes_with_cells_and_parameters_but_not_with_outputs(book):
@@ -108,8 +179,8 @@ def test_the_key_changes_with_cells_and_parameters_but_not_with_outputs(book):
     assert len(keys) == 3
 
 
-def test_the_status_page_has_a_row_for_each_chapter(book):
-    record = execute(write(book, "print(number)"), book / "out", book, progress=False)[1]
+def test_the_status_page_has_a_row_for_each_chapter(book, runs):
+    record = execute(write(book), book / "out", book)[1]
     row = page([record]).splitlines()[-1]
     assert "01-double" in row
     assert record["date"] in row

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from uaplib.pipeline import __main__ as pipeline
 from uaplib.pipeline import fetch
 
 
@@ -65,8 +64,3 @@ def test_another_package_leaves_nothing(package, tmp_path):
     with pytest.raises(FileNotFoundError):
         fetch.fetch_with_apt("pictures", Path("/usr/share/other"), tmp_path / "data")
     assert not (tmp_path / "data").exists()
-
-
-def test_an_unknown_chapter_is_refused():
-    with pytest.raises(ValueError, match="no such chapter: 99-nothing"):
-        pipeline.update(["99-nothing"])
