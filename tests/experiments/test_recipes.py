@@ -429,8 +429,11 @@ def test_what_is_crafted_selected_and_held_out_plays_its_role(monkeypatch, few):
 
 def test_settings_reach_the_attack(monkeypatch):
     seen = {}
-    monkeypatch.setattr(attacks.methods.Method, "craft", lambda row, model, ball, settings, data, **options: seen.update(
-        settings=settings, ball=ball, **options))  # fmt: skip
+
+    def craft(row, model, ball, settings, data, **options):
+        seen.update(settings=settings, ball=ball, **options)
+
+    monkeypatch.setattr(attacks.Method, "craft", craft)
     recipe = ablation("gd-uap-none", "resnet-mini", linf(24), "paper-without-std", seed=5)
     recipe.craft(checkpoint="there")
     assert seen["settings"]["forget_std"] is True
