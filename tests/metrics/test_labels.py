@@ -177,6 +177,7 @@ def test_every_count_of_an_evaluation_by_hand(clip, perturbed, wrong, dominant):
     assert (found.n, found.clean_wrong, found.wrong) == (5, 3, wrong)
     assert (found.dominant_label, found.dominant) == dominant
     assert found.clip is clip
+    assert repr(found).startswith(f"Evaluation(fooling_rate=Proportion(count={3 if clip else 5}, n=5), clean_accuracy=")
     assert found.fooling_rate == Proportion(3 if clip else 5, 5)
     assert (found.clean_accuracy, found.adversarial_accuracy) == (Proportion(2, 5), Proportion(5 - wrong, 5))
     assert found.dominant_share == Proportion(dominant[1], 5)

@@ -55,7 +55,7 @@ def _check_maps(predicted: Sequence[int], truth: Tensor) -> None:
         raise ValueError("truth must be finite and not negative; zero says that there is no depth")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DepthEvaluation(Counts):
     """What a perturbation does to a network that estimates depth, image by image, float64.
 

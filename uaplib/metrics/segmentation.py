@@ -83,7 +83,7 @@ def _gfr(matrix: Tensor) -> Tensor:
     return 1 - mean_iou(matrix)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SegmentationEvaluation(Counts):
     """What a perturbation does to a segmenter, in counts: confusion matrices of each image, int64 (N, K, K).
 
