@@ -271,10 +271,8 @@ def _column(
         last_key, known = last.get((source_name, name, "label"), (None, None))
         if last_key != key:
             known = journal.get(key)  # by another name of the source, perhaps
-        if known and known["victim"] == name:  # another network may do other things with the same weights
-            counts = known["counts"]
-        else:
-            counts = victim.measure(fitted)
+        same = known and known["victim"] == name  # another network may do other things with the same weights
+        counts = known["counts"] if same else victim.measure(fitted)
         cell = {
             "source": source_name, "crafted_on": source.source, "method": source.method, "seed": source.seed,
             "victim": name, "task": "label", "resized": fitted.run.get("resized"), "counts": counts,
