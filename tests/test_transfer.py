@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,9 @@ import torch
 from matplotlib import pyplot as plt
 from torch import nn
 
-from uaplib import metrics, transfer
+from uaplib import journal, metrics, provenance, transfer
 from uaplib.balls import NormBall
+from uaplib.metrics.tasks import TASKS
 from uaplib.perturbation import UniversalPerturbation
 from uaplib.transfer import transfer_matrix
 
@@ -261,9 +263,13 @@ def test_a_wrong_number_of_labels_or_classes(two):
 
 def test_foreign_cells(two, tmp_path):
     file = tmp_path / "cells.jsonl"
-    file.write_text("{}\n")
-    with pytest.raises(ValueError, match="line 1, is no cell"):
-        transfer_matrix({"s": constant(EPS)}, two, flat(), cells=file)
+    for content, why in [("{}\n", "line 1, is no record"), ('{"key": "a", "victim": "v"}\n', "a has no source, task")]:
+        file.write_text(content)
+        with pytest.raises(ValueError, match=why):
+            transfer_matrix({"s": constant(EPS)}, two, flat(), cells=file)
+        with pytest.raises(ValueError, match=why):
+            transfer.load(file)
+        assert file.read_text() == content
     with pytest.raises(FileNotFoundError, match="no cells"):
         transfer.load(tmp_path / "nothing.jsonl")
 
@@ -345,12 +351,15 @@ def test_the_plot_has_every_number_and_frames_white_boxes(matrix):
     plt.close(figure)
 
 
-def test_cells_are_plain_json(two, signs, tmp_path):
+def test_a_cell_is_its_names_and_what_evaluate_counts(two, signs, tmp_path):
     file = tmp_path / "cells.jsonl"
     transfer_matrix(signs, two, flat(), cells=file)
     record = json.loads(file.read_text().splitlines()[0])
-    assert set(record) == {
-        "key", "source", "crafted_on", "method", "seed", "victim", "n", "wrong", "clean_wrong", "resized", "fooled",
+    expected = metrics.evaluate(two["low"], *flat(), signs["up"].delta)
+    assert record == {
+        "key": transfer.Victim(two["low"], *flat()).key(signs["up"]), "source": "up", "crafted_on": "low",
+        "method": "constant", "seed": 0, "victim": "low", "task": "label", "resized": None,
+        "counts": expected.counts(),
     }  # fmt: skip
 
 
@@ -370,17 +379,6 @@ def test_empty_lines_in_a_file_of_cells_count_for_nothing(two, signs, tmp_path, 
     found = transfer_matrix(signs, two, flat(), cells=path)
     assert two["low"].images_seen == seen + 1  # the one that it is asked about
     assert len(transfer.load(path).table) == len(found.table) == 6
-
-
-@pytest.mark.parametrize("content", [b"a note without an end", b"\x89PNG\r\n", b"key,value\n1,2", b'{"precious": 1}'])
-def test_a_file_of_another_kind_is_no_file_of_cells_and_stays_as_it_is(two, signs, tmp_path, content):
-    path = tmp_path / "cells.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(
-        ValueError, match="something else than cells of a transfer matrix|does not end as a file of cells"
-    ):
-        transfer_matrix(signs, two, flat(), cells=path)
-    assert path.read_bytes() == content
 
 
 def test_victims_that_cannot_be_measured_are_left_out_with_their_reason(two, signs):
@@ -408,23 +406,11 @@ def test_on_a_full_disk_the_table_is_computed_and_the_file_stays_readable(two, s
     transfer_matrix(signs, {"low": two["low"]}, flat(), cells=path)
     before = path.read_bytes()
 
-    class Full:
-        def __init__(self, *arguments):
-            self.file = open(*arguments)  # noqa: SIM115
+    def full(file, content, write=os.write):
+        return write(file, content[:20])
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            self.file.close()
-
-        def write(self, content):
-            self.file.write(content[:20])
-            self.file.flush()
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(transfer, "open", Full, raising=False)
-    with pytest.warns(UserWarning, match="cells are not kept in .*: No space left on device"):
+    monkeypatch.setattr(journal.os, "write", full)
+    with pytest.warns(UserWarning, match="a record is not kept in .*: No space left on device"):
         found = transfer_matrix(signs, two, flat(), cells=path)
     assert len(found.table) == 6
     assert path.read_bytes() == before
@@ -438,3 +424,125 @@ def test_the_last_run_has_the_last_word_about_a_pair(two, signs, tmp_path):
     before = path.read_bytes()
     transfer_matrix(signs, two, (images, labels), cells=path)
     assert path.read_bytes() == before
+
+
+def test_two_names_of_one_perturbation_are_both_kept(two, tmp_path):
+    file, twins = tmp_path / "cells.jsonl", {"one": constant(EPS), "other": constant(EPS)}
+    transfer_matrix(twins, two, flat(), cells=file)
+    before = file.read_bytes()
+    assert transfer.load(file).pivot().to_numpy().tolist() == [[20, 20], [20, 20]]
+    transfer_matrix(twins, two, flat(), cells=file)
+    assert file.read_bytes() == before
+
+
+def test_height_and_width_keep_their_places():
+    """A perturbation of rows, for images that are wide: only a network that looks at the upper row is fooled."""
+
+    class Upper(Threshold):
+        def forward(self, images):
+            return super().forward(images[..., : images.shape[-2] // 2, :])
+
+    rows = torch.full((1, 1, 4, 2), EPS)
+    rows[..., 2:, :] = -EPS
+    source = UniversalPerturbation(rows, BALL, "rows")
+    wide = torch.full((2, 1, 8, 24), 0.5), torch.tensor([0, 1])
+    found = transfer_matrix({"rows": source}, {"upper": Upper(0.55).eval(), "all": Threshold(0.55).eval()}, wide)
+    assert found.table.fooling_rate.tolist() == [1, 0]
+    assert found.table.resized.tolist() == ["4x2", "4x2"]
+    assert found.table.error.tolist() == [0.5, 0.5]
+
+
+def test_more_images_than_are_on_the_device_at_a_time(monkeypatch):
+    monkeypatch.setattr(transfer, "CHUNK", 3)
+    victim = Threshold(0.55).eval()
+    found = transfer_matrix({"up": constant(EPS)}, {"v": victim}, flat(), batch_size=2)
+    assert found.fooled["up", "v"].tolist() == [False, False, True, False, False]
+    assert victim.images_seen == 1 + 5 + 5
+
+
+@pytest.fixture
+def parts():
+    return {
+        "delta_sha256": "d", "shape": (1, 3, 4, 4), "ball": NormBall(math.inf, 0.125), "weights_sha256": "w",
+        "images_sha256": "i", "truth_sha256": "t", "clip": True, "autocast": None,
+    }  # fmt: skip
+
+
+def test_the_key_of_a_cell_is_that_of_all_its_parts(parts):
+    written = parts | {"shape": [1, 3, 4, 4], "ball": ["inf", "0.125"]}
+    assert transfer.cell_key(**parts) == provenance.key(**written)
+    assert transfer.cell_key(**parts) == "987c4f10791eabb94c556ee22320042f"
+    others = {
+        "delta_sha256": "e", "shape": (1, 3, 4, 5), "weights_sha256": "v", "images_sha256": "j", "truth_sha256": "u",
+        "clip": False, "autocast": "torch.bfloat16",
+    }  # fmt: skip
+    changed = [parts | {name: value} for name, value in others.items()]
+    changed += [parts | {"ball": ball} for ball in (NormBall(2, 0.125), NormBall(math.inf, 0.25))]
+    assert len({transfer.cell_key(**each) for each in [parts, *changed]}) == 10
+
+
+def test_a_victims_key_names_every_part(two):
+    images, labels = flat()
+    source = constant(EPS)
+    expected = transfer.cell_key(
+        delta_sha256=provenance.sha256_of(source.delta), shape=(1, 1, 4, 4), ball=BALL,
+        weights_sha256=provenance.weights_sha256(two["low"]), images_sha256=provenance.sha256_of(images),
+        truth_sha256=provenance.sha256_of(labels), clip=False, autocast=None,
+    )  # fmt: skip
+    assert transfer.Victim(two["low"], images, labels, clip=False).key(source) == expected
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert transfer.Victim(two["low"], images, labels, clip=False).key(source) != expected
+
+
+class Red(nn.Module):
+    """Says a map: one channel of depth, or as many logits as classes."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, images):
+        return torch.cat([0.1 + images[:, :1], *[0.6 + 0 * images[:, :1]] * (self.channels - 1)], 1)
+
+
+@pytest.mark.parametrize(("task", "channels"), [("classes", 2), ("depth", 1)])
+@pytest.mark.parametrize("clip", [True, False])
+def test_victims_of_other_tasks(task, channels, clip):
+    images = torch.rand(3, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    truth = (images[:, 1] > 0.5).long() if task == "classes" else 1 + images[:, 1]
+    source = UniversalPerturbation(BALL.sample_boundary((1, 3, 2, 3), torch.Generator().manual_seed(1)), BALL, "noise")
+    victim = transfer.Victim(Red(channels).eval(), images, truth, clip, batch_size=2, task=task)
+    row = TASKS[task]
+    expected = row.evaluate(Red(channels).eval(), images, truth, source.resized(4, 6).delta, clip=clip)
+    found = row.read(victim.measure(source))
+    assert found == expected
+    assert found.gfr.value > 0
+
+
+def test_an_unknown_task_or_a_truth_that_does_not_fit(two):
+    with pytest.raises(ValueError, match="task='labels' is unknown. Did you mean 'label'"):
+        transfer.Victim(two["low"], *flat(), task="labels")
+    with pytest.raises(ValueError, match="the model must be a segmenter"):
+        transfer.Victim(two["low"], *flat(), task="classes")
+
+
+def test_cells_of_other_tasks_are_no_rows(two, signs, tmp_path):
+    file = tmp_path / "cells.jsonl"
+    matrix = transfer_matrix(signs, two, flat(), cells=file)
+    victim = transfer.Victim(Red(1).eval(), flat()[0], 1 + flat()[0][:, 0], task="depth")
+    names = {"source": "up", "victim": "red", "task": "depth"}
+    journal.Journal(file).add(victim.key(signs["up"]), names | {"counts": victim.measure(signs["up"])})
+    pd.testing.assert_frame_equal(transfer.load(file).table, matrix.table)
+
+
+def test_networks_of_the_same_weights_are_measured_one_by_one(tmp_path):
+    class Dim(Threshold):
+        def forward(self, images):
+            return super().forward(images / 2)
+
+    networks = {"plain": Threshold(0.55).eval(), "dim": Dim(0.55).eval()}
+    file = tmp_path / "cells.jsonl"
+    for _ in range(2):
+        found = transfer_matrix({"up": constant(EPS)}, networks, flat(), cells=file)
+        assert found.pivot().to_numpy().tolist() == [[20, 0]]
+        assert len(file.read_bytes().splitlines()) == 2

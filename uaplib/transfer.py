@@ -190,9 +190,11 @@ def transfer_matrix(
     onto its ball again, and the table says so. victims: names of registered classifiers, loaded one after the other,
     or your own networks by name. images: images (N, C, H, W) in [0, 1] and labels (N,), or a function from a victim's
     name to them, for victims of other sizes (`recipes.evaluation_set` is one). clip: as in `metrics.predict`. device:
-    where to compute; by default the CPU for registered victims, and where they are for your own. cells: a
-    file to which every finished cell is added; a cell that is there is not computed again, as long as perturbation,
-    weights, images, labels, clip and autocast are the same. Run inside `torch.autocast` for lower precision.
+    where to compute; by default the CPU for registered victims, and where they are for your own. cells: a journal
+    (`uaplib.journal.Journal`) to which every finished cell is added; a cell that is there is not computed again, as
+    long as perturbation, victim's name, weights, images, labels, clip and autocast are the same. A cell has the names
+    source, crafted_on, method, seed, victim and task, resized (from, to and mode, or null) and counts, which
+    `uaplib.metrics.tasks.TASKS[task].read` reads. Run inside `torch.autocast` for lower precision.
 
     A victim that cannot be measured, for want of its weights or its images or because a perturbation does not fit, is
     left out with a warning, as long as there is another.
@@ -214,7 +216,7 @@ def transfer_matrix(
     if cells:
         check_writable(Path(cells))
     journal, found, left_out = Journal(cells), [], {}
-    last = journal.last(*_PAIR)
+    journal.last(*_PAIR)  # refuses a file of other records before anything is measured
     with tqdm(total=len(sources) * len(victims), desc="transfer", unit="cell", disable=not progress) as bar:
         for name, network in victims.items():
             try:
@@ -222,7 +224,7 @@ def transfer_matrix(
                 if network is None:
                     network = models.load(name, device or "cpu")
                 victim = Victim(network if device is None else network.to(device), *test, clip, batch_size)
-                found += _column(name, victim, sources, journal, last, bar)
+                found += _column(name, victim, sources, journal, bar)
             except (ImportError, OSError, TypeError, ValueError) as error:
                 if len(victims) == 1:
                     raise
@@ -235,23 +237,20 @@ def transfer_matrix(
 
 
 def _column(
-    name: str,
-    victim: Victim,
-    sources: Mapping[str, UniversalPerturbation],
-    journal: Journal,
-    last: Mapping[tuple, tuple[str, dict]],
-    bar: tqdm,
+    name: str, victim: Victim, sources: Mapping[str, UniversalPerturbation], journal: Journal, bar: tqdm
 ) -> list[dict]:
-    """The cells of all sources on one victim; `last` is what the journal has said last about pairs."""
-    column = []
+    """The cells of all sources on one victim."""
+    column, last = [], journal.last(*_PAIR)
     for source_name, source in sources.items():
         bar.set_postfix_str(f"{source_name} on {name}")
-        key = victim.key(source)
-        known, said = journal.get(key), last.get((source_name, name, "label"))
-        fitted = source.fitted(victim.images)
-        counts = known["counts"] if known else victim.measure(fitted)
+        key, fitted = victim.key(source), source.fitted(victim.images)
+        last_key, known = last.get((source_name, name, "label"), (None, None))
+        if last_key != key:
+            known = journal.get(key)  # by another name of the source, perhaps
+        same = known and known["victim"] == name  # another network may do other things with the same weights
+        counts = known["counts"] if same else victim.measure(fitted)
         cell = new_cell(source_name, fitted, name, "label", counts)
-        if said is None or said[0] != key:  # known, perhaps, but of other names, or not the last word about the two
+        if last_key != key:
             journal.add(key, cell)
         column.append(cell)
         bar.update()

@@ -342,8 +342,9 @@ class Recipe:
         journals = [journal] if journal else map(_journal, store.places(self.cells))
         keys = set(_all_that_can_be(lambda images_record: self._cell_key(record, images_record)))
         for each in journals:
-            for key in keys & each.records.keys():
-                return Measured(TASKS[models.says(self.model)].read(each.get(key)["counts"]), record)
+            cells = [each.get(key) for key in keys & each.records.keys()]
+            for cell in (cell for cell in cells if cell["victim"] == self.model):
+                return Measured(TASKS[cell["task"]].read(cell["counts"]), record)
         return None
 
     @property

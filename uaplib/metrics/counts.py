@@ -73,6 +73,10 @@ class Counts:
             raise ValueError(f"{cls.__name__} is made of {sorted(names)}, not of {sorted(counts)}")
         return cls(**{name: unpack(value) if isinstance(value, Mapping) else value for name, value in counts.items()})
 
+    def __repr__(self) -> str:
+        """Write the measures, which say more than the counts."""
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.MEASURES)})"
+
     def __eq__(self, other: object) -> bool:
         """Whether all counts are the same."""
         return type(self) is type(other) and self.counts() == other.counts()

@@ -55,7 +55,7 @@ def _check_maps(predicted: Sequence[int], truth: Tensor) -> None:
         raise ValueError("truth must be finite and not negative; zero says that there is no depth")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DepthEvaluation(Counts):
     """What a perturbation does to a network that estimates depth, image by image, float64.
 
@@ -93,7 +93,7 @@ def check(model: nn.Module, images: Tensor, truth: Tensor) -> None:
         raise ValueError("no pixel of truth has a depth: all of them are zero")
     said = first_answer(model, images)
     if said.ndim != 4 or said.shape[1] != 1:
-        raise ValueError(f"the model must say a depth, a map (N, 1, H, W), not {tuple(said.shape)}")
+        raise ValueError(f"the model must say depth, in a map (N, 1, H, W), not {tuple(said.shape)}")
     _check_maps((len(images), *said.shape[2:]), truth)
 
 

@@ -115,7 +115,7 @@ def dominant_label(predictions: Tensor) -> tuple[int, Proportion]:
     return int(counts.argmax()), Proportion(int(counts.max()), len(predictions))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(Counts):
     """What a perturbation does to a classifier on labelled images, in counts.
 

@@ -83,7 +83,7 @@ def _gfr(matrix: Tensor) -> Tensor:
     return 1 - mean_iou(matrix)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SegmentationEvaluation(Counts):
     """What a perturbation does to a segmenter, in counts: confusion matrices of each image, int64 (N, K, K).
 
@@ -148,6 +148,8 @@ def check(model: nn.Module, images: Tensor, labels: Tensor) -> int:
     """
     said = first_answer(model, images)
     num_classes = said.shape[1]
+    if said.ndim != 4 or num_classes < 2:
+        raise ValueError(f"the model must be a segmenter, with a map (N, K, H, W), K > 1, not {tuple(said.shape)}")
     if (labels == num_classes).all():
         raise ValueError(f"no pixel of labels has a class: all of them are void, {num_classes}")
     _check_maps((len(images), *said.shape[2:]), labels, num_classes)
