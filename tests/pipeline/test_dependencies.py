@@ -64,6 +64,11 @@ def test_a_package_reaches_its_modules_by_relative_and_by_computed_names(book, s
     assert reached(book, "from uaplib.parts import NUMBER") == ["parts/deep.py", "parts/later.py"]
 
 
+def test_a_computed_name_in_a_module_may_be_any_of_its_package_and_no_other(book):
+    (book / "uaplib" / "parts" / "deep.py").write_text("from importlib import import_module\nimport_module(name)")
+    assert reached(book, "from uaplib.parts import deep") == ["parts/deep.py", "parts/later.py"]
+
+
 def test_a_computed_name_in_a_chapter_may_be_any_module(book):
     assert len(reached(book, "importlib.import_module(name)")) == 6
 

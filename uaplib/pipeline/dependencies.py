@@ -67,6 +67,6 @@ def _data(root: Path, reached: set[str]) -> Iterator[Path]:
     """The files that are not code, of the packages that are reached."""
     for file in (root / LIBRARY).rglob("*"):
         if file.is_file() and file.suffix not in (".py", ".pyc") and not file.name.startswith("."):
-            package = next(folder for folder in file.parents if (folder / "__init__.py").exists() or folder == root)
+            package = next(folder for folder in file.parents if (folder / "__init__.py").exists())
             if ".".join(package.relative_to(root).parts) in reached:
                 yield file
