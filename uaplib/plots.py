@@ -101,8 +101,8 @@ def bars(
 ) -> None:
     """Draw measured values as bars with their 95 % intervals, a group of bars for each label.
 
-    series: what the legend says of it, and one value for each label. colours: one for each series, or a list of one
-    for each of its bars. factor: what a value is multiplied by; 100 draws per cent. horizontal: the first label is on
+    series: by its name in the legend, one value for each label. colours: one for each series, or a list of one for
+    each of its bars. factor: what a value is multiplied by; 100 draws per cent. horizontal: the first label is on
     top. width: of one bar, where groups are 1 apart; the bars of a group fill 0.8 by default and never overlap. style:
     goes to matplotlib's `bar` or `barh`, for instance `capsize=2`.
     """
