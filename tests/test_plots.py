@@ -6,7 +6,7 @@ from matplotlib.colors import to_hex
 
 from uaplib import plots
 from uaplib.data import camvid, scenes
-from uaplib.metrics import Proportion
+from uaplib.metrics import Estimate, Proportion
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +53,58 @@ def test_rates_are_drawn_in_per_cent_with_their_band():
     assert heights.min() == pytest.approx(low)
     assert high in [pytest.approx(h) for h in heights]
     assert to_hex(band.get_facecolor()[0][:3]) == to_hex(axis.lines[0].get_color())
+
+
+NOISE, UAP = [Proportion(10, 100), Proportion(0, 100)], [Proportion(50, 100), Proportion(100, 100)]
+
+
+def ends(axis, horizontal=False):
+    """The ends of all intervals, in the order in which they were drawn."""
+    segments = [segment for lines in axis.collections for segment in lines.get_segments()]
+    return [tuple(segment[:, 0 if horizontal else 1]) for segment in segments]
+
+
+def test_bars_are_drawn_in_per_cent_with_their_intervals():
+    _, axis = plt.subplots()
+    plots.bars(axis, ["a", "b"], {"noise": NOISE, "UAP": UAP}, colours=["gray", "red"])
+    assert [bar.get_height() for bar in axis.patches] == [10, 0, 50, 100]
+    assert ends(axis) == [pytest.approx([100 * end for end in p.interval]) for p in (*NOISE, *UAP)]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["a", "b"]
+    assert axis.get_legend_handles_labels()[1] == ["noise", "UAP"]
+    assert [to_hex(bar.get_facecolor()) for bar in axis.patches] == ["#808080"] * 2 + ["#ff0000"] * 2
+
+
+def test_horizontal_bars_have_the_first_label_on_top_and_may_each_have_a_colour():
+    _, axis = plt.subplots()
+    plots.bars(axis, ["a", "b"], {"UAP": UAP}, colours=[["gray", "red"]], horizontal=True)
+    assert [bar.get_width() for bar in axis.patches] == [50, 100]
+    assert ends(axis, horizontal=True) == [pytest.approx([100 * end for end in p.interval]) for p in UAP]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
+    assert axis.yaxis_inverted()
+    assert [to_hex(bar.get_facecolor()) for bar in axis.patches] == ["#808080", "#ff0000"]
+
+
+@pytest.mark.parametrize(
+    ("number", "width", "places", "drawn"),
+    [
+        (1, None, [0], 0.8),
+        (2, None, [-0.2, 0.2], 0.4),
+        (2, 0.3, [-0.2, 0.2], 0.3),
+        (2, 0.45, [-0.225, 0.225], 0.45),  # wider than their share: they touch, and do not overlap
+    ],
+)
+def test_bars_of_a_group_stand_around_its_label(number, width, places, drawn):
+    _, axis = plt.subplots()
+    plots.bars(axis, ["a"], {str(k): UAP[:1] for k in range(number)}, width=width)
+    assert [bar.get_x() + bar.get_width() / 2 for bar in axis.patches] == pytest.approx(places)
+    assert [bar.get_width() for bar in axis.patches] == pytest.approx([drawn] * number)
+
+
+def test_bars_of_estimates_keep_their_unit_and_an_interval_beside_the_value_turns_nowhere():
+    _, axis = plt.subplots()
+    plots.bars(axis, ["a", "b"], {"IoU": [Estimate(0.4, (0.3, 0.6), 9), Estimate(0.2, (0.25, 0.5), 9)]}, factor=1)
+    assert [bar.get_height() for bar in axis.patches] == [0.4, 0.2]
+    assert ends(axis) == [pytest.approx((0.3, 0.6)), pytest.approx((0.2, 0.5))]
 
 
 def test_a_matrix_has_a_number_in_every_cell():

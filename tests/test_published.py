@@ -261,6 +261,8 @@ def test_the_papers_tables():
     assert uap.loc["VGG-16", "VGG-19"] == 73.1
     assert gd.loc["ResNet-152", "VGG-19"] == 26.52
     assert published.table("gd-uap-priors").loc["VGG-16", "range prior"] == 63.08
+    assert published.table("gd-uap-segmentation").loc["DeepLab-VGG-16", "data prior"] == 44.9
+    assert published.table("gd-uap-depth").loc["ResNet-50, range prior", "sq_rel"] == 3.292
     assert published.table("later-methods").loc["PSP-UAP", "year"] == 2025
     for name in published.TABLES:
         values = published.table(name).select_dtypes("number").drop(columns="year", errors="ignore")

@@ -1,7 +1,7 @@
-"""Validation of a notebook's parameters, right after the cell that papermill overrides."""
+"""The types of the notebooks' parameters, and the check right after the cell that papermill overrides."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -25,6 +25,8 @@ ModelName = Annotated[str, AfterValidator(lambda name: check_name("model", name,
 DepthName = Annotated[str, AfterValidator(lambda name: check_name("model", name, DEPTH))]
 ClassifierName = Annotated[str, AfterValidator(_classifier)]
 ImageNetName = Annotated[str, AfterValidator(_of_photographs), AfterValidator(_classifier)]
+SegmentedSet = Literal["camvid", "scenes"]  # data sets with a label for each pixel
+StudyName = Literal["imagenet", "paper"]  # transfer matrices of networks for photographs
 # float32 rounds a pixel near 1 by 3e-8: of smaller budgets too little is left to check and to measure.
 Budget255 = Annotated[int | float, Field(ge=0.1, le=255)]  # an l-infinity budget in steps of 8-bit pixels
 Length = Annotated[int | float, Field(ge=0.01, le=100)]  # an l2 budget in units of [0, 1]
@@ -35,15 +37,23 @@ Percent = Annotated[int, Field(ge=1, le=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-def validate(values: Mapping[str, Any], **types: Any) -> None:
-    """Check each named entry of `values` (a notebook's `globals()`) against its type.
+def check(values: Mapping[str, Any]) -> None:
+    """Check a notebook's parameters: each name that is annotated in `values`, its `globals()`, against its annotation.
 
-    A type is one of this module's, or anything pydantic understands. Raises ValueError that names the parameter, its
-    value and what is allowed.
+    An annotation is one of this module's types, or anything pydantic understands. It stands for whatever value the
+    parameter has by now, so that of papermill, too. Raises ValueError that names the parameter, its value and what is
+    allowed, and where nothing is annotated; KeyError for an annotation without a value.
     """
-    for name, kind in types.items():
-        try:
-            TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(values[name])
-        except ValidationError as error:
-            reason = "; ".join(problem["msg"] for problem in error.errors())
-            raise ValueError(f"parameter {name}={values[name]!r} is not allowed: {reason}") from None
+    annotations = values.get("__annotations__")
+    if not annotations:
+        raise ValueError("no parameter is annotated here: run the cell with the parameters first")
+    for name, kind in annotations.items():
+        _check(name, values[name], kind)
+
+
+def _check(name: str, value: Any, kind: Any) -> None:
+    try:
+        TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError as error:
+        reason = "; ".join(problem["msg"] for problem in error.errors())
+        raise ValueError(f"parameter {name}={value!r} is not allowed: {reason}") from None

@@ -1,6 +1,7 @@
 """One style for every figure of the book, and the drawings that several chapters share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
-from uaplib.metrics import Proportion
+from uaplib.metrics import Estimate, Proportion
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; black is left to text.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -85,6 +86,45 @@ def rates(axis: Axes, x: Sequence[float], proportions: Sequence[Proportion], **l
     (drawn,) = axis.plot(x, [100 * p.value for p in proportions], marker="o", **line)
     low, high = zip(*(p.interval for p in proportions), strict=True)
     axis.fill_between(x, [100 * v for v in low], [100 * v for v in high], color=drawn.get_color(), alpha=0.2, lw=0)
+
+
+def bars(
+    axis: Axes,
+    labels: Sequence[str],
+    series: Mapping[str, Sequence[Proportion | Estimate]],
+    *,
+    colours: Sequence[Any] = COLOURS,
+    factor: float = 100,
+    horizontal: bool = False,
+    width: float | None = None,
+    **style: Any,
+) -> None:
+    """Draw measured values as bars with their 95 % intervals, a group of bars for each label.
+
+    series: by its name in the legend, one value for each label. colours: one for each series, or a list of one for
+    each of its bars. factor: what a value is multiplied by; 100 draws per cent. horizontal: the first label is on
+    top. width: of one bar, where groups are 1 apart; the bars of a group fill 0.8 by default and never overlap. style:
+    goes to matplotlib's `bar` or `barh`, for instance `capsize=2`.
+    """
+    width = width or 0.8 / len(series)
+    step = max(width, 0.8 / len(series))
+    draw, errors = (axis.barh, "xerr") if horizontal else (axis.bar, "yerr")
+    for k, (name, measured) in enumerate(series.items()):
+        places = np.arange(len(labels)) + step * (k - (len(series) - 1) / 2)
+        values = np.array([factor * one.value for one in measured])
+        draw(places, values, width, label=name, color=colours[k], **{errors: _errors(measured, factor)}, **style)
+    if horizontal:
+        axis.set_yticks(range(len(labels)), labels)
+        axis.invert_yaxis()
+    else:
+        axis.set_xticks(range(len(labels)), labels)
+
+
+def _errors(measured: Sequence[Proportion | Estimate], factor: float) -> np.ndarray:
+    """How far the intervals reach below and above their values, (2, N); rounding makes no length negative."""
+    below = [factor * (one.value - one.interval[0]) for one in measured]
+    above = [factor * (one.interval[1] - one.value) for one in measured]
+    return np.maximum([below, above], 0)
 
 
 def matrix(

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EPS_255 = 10  # the budget of all of them
-TABLES = ("uap-transfer", "gd-uap-range-prior-transfer", "gd-uap-priors", "later-methods")
+TABLES = (
+    "uap-transfer", "gd-uap-range-prior-transfer", "gd-uap-priors", "gd-uap-segmentation", "gd-uap-depth",
+    "later-methods",
+)  # fmt: skip
 
 
 def load(name: str) -> UniversalPerturbation:
@@ -139,11 +142,16 @@ def _check_facts(found: UniversalPerturbation, release: Release, path: Path) -> 
 
 
 def table(name: str) -> "pd.DataFrame":
-    """Return a table of the papers, in per cent of ImageNet's 50,000 validation images, at 10/255.
+    """Return a table of the papers, all of perturbations of 10/255, by its name in `TABLES`.
 
-    "uap-transfer" (Moosavi-Dezfooli et al., 2017, table 2) and "gd-uap-range-prior-transfer" (Mopuri et al., project
-    page): rows are crafted on, columns are fooled. "gd-uap-priors": networks and priors. "later-methods": what came
-    afterwards, each on its own network. Raises ValueError for another name.
+    Fooling rates, in per cent of ImageNet's 50,000 validation images. "uap-transfer" (Moosavi-Dezfooli et al., 2017,
+    table 2) and "gd-uap-range-prior-transfer" (Mopuri et al., project page): rows are crafted on, columns are fooled.
+    "gd-uap-priors": networks and priors. "later-methods": what came afterwards, each on its own network.
+
+    Other tasks (Mopuri et al., 2018). "gd-uap-segmentation": mean IoU in per cent on PASCAL VOC. "gd-uap-depth": the
+    measures of `uaplib.depth` on KITTI, errors and shares of pixels, not in per cent.
+
+    Raises ValueError for another name.
     """
     import pandas as pd
 

@@ -1,10 +1,10 @@
 """Every chapter runs to its end with the smallest values that its own check allows, and with large ones.
 
-The values come from the types in the chapter's check, so a new parameter is tested, or refused here, by itself. Cells
-run in this process: a kernel for each run would take longer than the run. Crafting that the book keeps as artifacts is
-cut to one iteration, because with other values nothing is kept and chapters would craft for minutes; cut as well are
-the pictures on which an iterate is chosen or a kept perturbation measured, and a chapter's fixed test sets. All
-else is as in the chapter.
+The values come from the types that the parameters cell states, so a new parameter is tested, or refused here, by
+itself. Cells run in this process: a kernel for each run would take longer than the run. Crafting that the book keeps
+as artifacts is cut to one iteration, because with other values nothing is kept and chapters would craft for minutes;
+cut as well are the pictures on which an iterate is chosen or a kept perturbation measured, and a chapter's fixed test
+sets. All else is as in the chapter.
 """
 
 import ast
@@ -43,19 +43,16 @@ def place_of_parameters(cells: Cells) -> int:
 
 
 def types_and_defaults(cells: Cells) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the chapter's check says of each parameter, and the parameters' values, both by name."""
-    place, names, defaults = place_of_parameters(cells), {}, {}
-    for _, tree in cells[:place]:
+    """The type and the value of each parameter, both by name, as the parameters cell states them."""
+    place, names = place_of_parameters(cells), {}
+    for _, tree in cells[: place + 1]:
         execute(tree, names)
-    execute(cells[place][1], defaults)
-    calls = [node for node in ast.walk(cells[place + 1][1]) if isinstance(node, ast.Call)]
-    check = next(call for call in calls if ast.unparse(call.func).split(".")[-1] == "validate")
-    types = {k.arg: eval(compile(ast.Expression(k.value), "check", "eval"), names) for k in check.keywords}
-    return types, {name: value for name, value in defaults.items() if not name.startswith("__")}
+    types = names["__annotations__"]
+    return types, {name: names[name] for name in types}
 
 
 def smallest(kind: Any, default: Any) -> Any:
-    """The smallest value of a type that a check names; of names of networks, the default."""
+    """The smallest value of a type; of names of networks, the default."""
     return _smallest(TypeAdapter(kind).json_schema(), default)
 
 
@@ -86,7 +83,7 @@ def largest(name: str, kind: Any, default: Any) -> Any:
 
 def allows(kind: Any, value: Any) -> bool:
     try:
-        parameters.validate({"x": value}, x=kind)
+        parameters.check({"x": value, "__annotations__": {"x": kind}})
     except ValueError:
         return False
     return True
@@ -156,9 +153,23 @@ def cells(request) -> Cells:
     return read(request.param)
 
 
-def test_every_parameter_is_in_the_check(cells):
-    types, defaults = types_and_defaults(cells)
-    assert types.keys() == defaults.keys()
+def test_every_name_of_the_parameters_cell_has_a_type(cells):
+    types, _ = types_and_defaults(cells)
+    _, tree = cells[place_of_parameters(cells)]
+    assert [ast.unparse(statement).partition(":")[0] for statement in tree.body] == list(types)
+
+
+def test_a_value_that_replaces_a_default_is_refused_by_name(cells):
+    """As papermill does it: a plain assignment in a cell behind the parameters."""
+    place = place_of_parameters(cells)
+    types, _ = types_and_defaults(cells)
+    for name in types:
+        names = {}
+        for _, tree in cells[: place + 1]:
+            execute(tree, names)
+        names[name] = None
+        with pytest.raises(ValueError, match=f"^parameter {name}=None is not allowed"):
+            execute(cells[place + 1][1], names)
 
 
 def test_the_check_allows_what_is_tested(cells):

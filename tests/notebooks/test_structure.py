@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 import yaml
 
@@ -78,10 +79,27 @@ def test_file_name(name):
     assert re.fullmatch(r"notebooks/\d{2}-[a-z0-9-]+\.ipynb", name)
 
 
-def test_is_in_the_table_of_contents(name):
+def in_the_table_of_contents() -> list[str]:
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    assert files.count(name.removesuffix(".ipynb")) == 1
+    return [file for file in files if file.startswith("notebooks/")]
+
+
+def test_the_table_of_contents_has_every_chapter_in_order():
+    assert [f"{file}.ipynb" for file in in_the_table_of_contents()] == sorted(NOTEBOOKS)
+
+
+@pytest.mark.parametrize(
+    ("page", "link"),
+    [
+        ("README.md", r"\[[^]]+\]\((notebooks/[\w-]+)\.ipynb\)"),
+        ("book/intro.md", r"\{doc\}`[^`]+ <\.\./(notebooks/[\w-]+)>`"),
+    ],
+)
+def test_lists_of_chapters_are_the_table_of_contents(page, link):
+    rows = re.findall(rf"^\| (\d+) \| {link}", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert [file for _, file in rows] == in_the_table_of_contents()
+    assert all(file.startswith(f"notebooks/{int(number):02d}-") for number, file in rows)
 
 
 def test_valid_format(notebook):
@@ -146,17 +164,16 @@ def test_one_parameters_cell_and_its_check(notebook):
     cells = code_cells(notebook)
     places = [place for place, cell in enumerate(cells) if "parameters" in tags(cell)]
     assert len(places) == 1
-    assert re.search(r"\bvalidate\(\s*globals\(\)", cells[places[0] + 1].source)
+    assert cells[places[0] + 1].source.startswith("parameters.check(globals())\n")
 
 
-def test_every_parameter_is_typed_explained_and_checked(notebook):
-    cells = code_cells(notebook)
-    place = next(place for place, cell in enumerate(cells) if "parameters" in tags(cell))
-    lines = [line for line in cells[place].source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    for line in lines:
-        parameter = re.fullmatch(r"(\w+): [\w\[\], |]+ = .+?  # .+", line)
-        assert parameter, f"not of the form 'name: type = value  # what it is': {line}"
-        assert re.search(rf"\b{parameter[1]}=", cells[place + 1].source), f"{parameter[1]} is not validated"
+def test_every_parameter_is_typed_and_explained(name, notebook):
+    (cell,) = [cell for cell in code_cells(notebook) if "parameters" in tags(cell)]
+    lines = cell.source.splitlines()
+    odd = [line for line in lines if not re.fullmatch(r"\w+: \w+ = .+?  # .+", line)]
+    assert odd == [], "not of the form 'name: Type = value  # what it is'"
+    found = papermill.inspect_notebook(ROOT / name).values()
+    assert [f"{p['name']}: {p['inferred_type_name']} = {p['default']}  # {p['help']}" for p in found] == lines
 
 
 def test_every_figure_has_alt_text(notebook):
