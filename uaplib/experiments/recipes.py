@@ -78,7 +78,8 @@ class Recipe:
             raise ValueError(f"method={self.method!r} takes no ball like {self.ball}")
         if models.says(self.model) not in row.tasks:
             raise ValueError(
-                f"method={self.method!r} needs a network that says a {row.tasks[0]}; {self.model} does not"
+                f"method={self.method!r} is for networks that say: {', '.join(row.tasks)}; {self.model} says "
+                f"{models.says(self.model)}"
             )
         own, defaults = self._checked(dict(self.settings)), self._checked({})
         object.__setattr__(self, "settings", {name: own[name] for name in self.settings if own[name] != defaults[name]})
