@@ -414,7 +414,7 @@ def main() -> None:
     """Run the command; bad input ends with exit code 2 and one or two lines instead of a traceback."""
     warnings.showwarning = lambda message, *_: _say(message)
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(standalone_mode=False, prog_name="uaplib"))
     except (typer.Abort, KeyboardInterrupt):
         _interrupted()
     except (

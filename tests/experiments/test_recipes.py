@@ -465,13 +465,13 @@ def test_a_dense_networks_perturbation_has_its_images_shape(two_scenes, few):
 
 
 def test_the_dense_study_has_every_recipe_once():
-    study = recipes.dense_study()
+    study = studies.dense_study()
     assert len(study) == len(set(study)) == len({recipe.name for recipe in study}) == 5 * 4 + 4
     assert {recipe.model for recipe in study} == {
         model for model in models.trained_here() if models.says(model) != "label"
     }
     assert {recipe.model for recipe in study if recipe.variant} == set(SEGMENTERS)
-    assert set(study) <= set(recipes.book())
+    assert set(study) <= set(studies.book())
 
 
 def test_camvids_objects_are_its_foreground():

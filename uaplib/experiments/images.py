@@ -78,6 +78,6 @@ def _part(role: str, count: int | None) -> str:
 
 
 def _seen_by(model: str) -> str:
-    """The images that a network sees, in the size in which it sees them."""
+    """The images that a network sees, in the size in which it sees them, and what it is to say of them."""
     network = models.find(model)
-    return f"{network.data_set} {model}" if network.resize else network.data_set
+    return f"{network.data_set}, {model if network.resize else network.task}"
