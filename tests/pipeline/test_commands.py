@@ -266,9 +266,11 @@ def test_images_that_are_nowhere_else_are_debians(state, capsys, tmp_path):
     assert len(counts) == 2
 
 
-def test_images_that_are_nowhere_are_an_error(state, monkeypatch, capsys):
+def test_images_that_are_nowhere_are_an_error(state, capsys):
     state.here = state.package = False
-    assert "the images are not there." in refused(monkeypatch, capsys, "data")
+    with pytest.raises(FileNotFoundError, match="the images are not there"):
+        commands.data()
+    assert capsys.readouterr().out == ""
 
 
 def test_the_hero_is_drawn_into_the_book(root, monkeypatch):

@@ -82,6 +82,7 @@ def test_the_picture_shows_them_and_is_written(test_set, recipe, tmp_path):
     before, delta, after = torch.stack(shown[:6]), shown[6], torch.stack(shown[7:])
     assert torch.equal(delta, recipe.load_or_craft().delta[0, 0])
     assert torch.allclose(after, before + delta)
+    assert [picture.get_clim() for picture in axis.images] == [(0, 1)] * 6 + [(-STEP, STEP)] + [(0, 1)] * 6
 
 
 def test_a_class_of_which_none_is_fooled_is_an_error_and_leaves_no_picture(test_set, recipe, tmp_path):
