@@ -77,6 +77,7 @@ def test_counts_give_the_same_evaluation_again(name):
     again = TASKS[name].read(json.loads(json.dumps(found.counts())))
     assert type(again) is TASKS[name].evaluation
     assert again == found
+    assert again != found.counts()
     assert json.dumps(again.as_dict()) == json.dumps(found.as_dict())
 
 
