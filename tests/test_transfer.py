@@ -270,6 +270,7 @@ def test_foreign_cells(two, tmp_path):
         with pytest.raises(ValueError, match=why):
             transfer.load(file)
         assert file.read_text() == content
+        assert two["low"].images_seen == 0
     with pytest.raises(FileNotFoundError, match="no cells"):
         transfer.load(tmp_path / "nothing.jsonl")
 
@@ -454,10 +455,11 @@ def test_height_and_width_keep_their_places():
 
 def test_more_images_than_are_on_the_device_at_a_time(monkeypatch):
     monkeypatch.setattr(transfer, "CHUNK", 3)
-    victim = Threshold(0.55).eval()
+    victim, batches = Threshold(0.55).eval(), []
+    victim.register_forward_pre_hook(lambda _, given: batches.append(len(given[0])))
     found = transfer_matrix({"up": constant(EPS)}, {"v": victim}, flat(), batch_size=2)
     assert found.fooled["up", "v"].tolist() == [False, False, True, False, False]
-    assert victim.images_seen == 1 + 5 + 5
+    assert batches == [1] + 2 * [2, 1, 2]
 
 
 @pytest.fixture
@@ -546,3 +548,10 @@ def test_networks_of_the_same_weights_are_measured_one_by_one(tmp_path):
         found = transfer_matrix({"up": constant(EPS)}, networks, flat(), cells=file)
         assert found.pivot().to_numpy().tolist() == [[20, 0]]
         assert len(file.read_bytes().splitlines()) == 2
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(two, signs, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot be written"):
+        transfer_matrix(signs, two, flat(), cells=tmp_path / "file" / "cells.jsonl")
+    assert two["low"].images_seen == 0

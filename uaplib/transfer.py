@@ -226,8 +226,6 @@ def transfer_matrix(
                 victim = Victim(network if device is None else network.to(device), *test, clip, batch_size)
                 found += _column(name, victim, sources, journal, bar)
             except (ImportError, OSError, TypeError, ValueError) as error:
-                if len(victims) == 1:
-                    raise
                 left_out[name] = error
     if len(left_out) == len(victims):
         raise next(iter(left_out.values()))

@@ -54,6 +54,11 @@ def test_a_mask_of_ten_thousand_images_takes_less_than_two_kilobytes():
     assert len(json.dumps(pack(mask))) < 1800  # a bit an image, four letters for three bytes
 
 
+def test_matrices_that_are_mostly_zero_take_little_room():
+    matrices = torch.diag_embed(torch.arange(11)).expand(233, 11, 11)  # 28 kB
+    assert len(json.dumps(pack(matrices))) < 600
+
+
 @pytest.mark.parametrize("values", [torch.tensor([0, -1]), torch.tensor([0.5]), torch.tensor([1j])])
 def test_other_tensors_are_refused(values):
     with pytest.raises(ValueError, match=f"not {values.dtype}"):

@@ -98,6 +98,11 @@ def test_small_differences_of_large_depths_are_not_rounded_away():
     assert depth.errors(predicted, truth)["rmse_log"].item() == pytest.approx(math.log(10001 / 10000), rel=1e-9)
 
 
+def test_a_truth_in_double_precision_is_not_rounded():
+    exact = maps([10000.0, 10000.0]).double() + 1e-6
+    assert depth.errors(exact, exact)["rmse"].item() == 0
+
+
 @pytest.mark.parametrize(("predicted", "truth"), [((1, 2, 3), (1, 3, 2)), ((2, 2, 3), (1, 2, 3)), ((2, 3), (2, 3)),
                                                   ((1, 1, 2, 3), (1, 1, 2, 3))])  # fmt: skip
 def test_shapes_that_differ_or_are_no_maps_are_refused(predicted, truth):

@@ -138,6 +138,12 @@ def test_a_map_of_one_channel_is_returned_as_it_is(colours, batch_size):
     assert torch.equal(found, colours[:, 0])
 
 
+def test_a_depth_of_zero_is_refused(colours):
+    colours[1, 0, 0, 0] = 0
+    with pytest.raises(ValueError, match="depth, which is positive, and this one goes down to 0"):
+        metrics.predict(Channels(1).eval(), colours)
+
+
 @pytest.mark.parametrize("clip", [True, False])
 def test_maps_see_the_perturbation(colours, clip):
     delta = torch.full((1, 3, 2, 3), 0.5)

@@ -124,6 +124,14 @@ def test_evaluate_by_hand(red, scenes):
     assert found.clip is True
 
 
+def test_the_confusion_matrices_of_an_evaluation_by_hand(red, scenes):
+    found = segmentation.evaluate(red, *scenes)
+    assert found.before.tolist() == [[[3, 0, 0], [0, 2, 0], [0, 0, 0]], [[5, 0, 0], [0, 0, 0], [1, 0, 0]]]
+    assert found.after.tolist() == [[[2, 1, 0], [1, 1, 0], [0, 0, 0]], [[4, 1, 0], [0, 0, 0], [1, 0, 0]]]
+    # Rows are the clean predictions: in the second image one pixel of class 0 becomes 1.
+    assert found.changes.tolist() == [[[2, 1, 0], [1, 2, 0], [0, 0, 0]], [[5, 1, 0], [0, 0, 0], [0, 0, 0]]]
+
+
 def test_intervals_are_over_images(red, scenes):
     found = segmentation.evaluate(red, *scenes)
     assert found.flip_rate.interval == pytest.approx((1 / 6, 2 / 6))  # only the one image, or only the other

@@ -63,11 +63,21 @@ def test_predictions_that_are_there_are_compared_as_evaluate_does(name):
     assert found == task.evaluate(model, IMAGES, TRUTH[name], DELTA, clip=False)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_batch_size_is_passed_on(name, batch_size):
+    sizes = []
+    model = Shown(NETWORKS[name].count, label=name == "label").eval()
+    model.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    TASKS[name].evaluate(model, IMAGES, TRUTH[name], DELTA, batch_size=batch_size)
+    assert sizes == [1] + 2 * {1: [1, 1, 1, 1], 3: [3, 1]}[batch_size]  # the first tells what the network says
+
+
 def test_counts_give_the_same_evaluation_again(name):
     found = TASKS[name].evaluate(NETWORKS[name], IMAGES, TRUTH[name], DELTA)
     again = TASKS[name].read(json.loads(json.dumps(found.counts())))
     assert type(again) is TASKS[name].evaluation
     assert again == found
+    assert again != found.counts()
     assert json.dumps(again.as_dict()) == json.dumps(found.as_dict())
 
 
