@@ -1,7 +1,7 @@
 """Who fools whom: perturbations against networks, one number for each pair, and what can be said about the numbers."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +88,12 @@ class TransferMatrix:
         """Return the cells where `keep`, booleans like a column of the table, is true."""
         table = self.table[keep].reset_index(drop=True)
         return TransferMatrix(table, {pair: self.fooled[pair] for pair in zip(table.source, table.victim, strict=True)})
+
+    def arranged(self, sources: Sequence[str], victims: Sequence[str]) -> "TransferMatrix":
+        """Return the cells of these sources and victims, in this order. Raises KeyError when one is not there."""
+        pairs = [(victim, source) for victim in victims for source in sources]
+        table = self.table.set_index(["victim", "source"], drop=False).loc[pairs].reset_index(drop=True)
+        return TransferMatrix(table, {(source, victim): self.fooled[source, victim] for victim, source in pairs})
 
     def summary(self) -> pd.Series:
         """Return white-box and black-box mean (per cent), the best black-box source, and the most robust victim.
@@ -189,8 +195,7 @@ def transfer_matrix(
     sources: by their names in the table. A perturbation of another size is resized to the victim's images, projected
     onto its ball again, and the table says so. victims: names of registered classifiers, loaded one after the other,
     or your own networks by name. images: images (N, C, H, W) in [0, 1] and labels (N,), or a function from a victim's
-    name to them, for victims of other sizes (`recipes.evaluation_set` is one). clip: as in `metrics.predict`. device:
-    where to compute; by default the CPU for registered victims, and where they are for your own. cells: a journal
+    name to them, for victims of other sizes. clip: as in `metrics.predict`. device: where to compute; by default the CPU for registered victims, and where they are for your own. cells: a journal
     (`uaplib.journal.Journal`) to which every finished cell is added; a cell that is there is not computed again, as
     long as perturbation, victim's name, weights, images, labels, clip and autocast are the same. A cell has the names
     source, crafted_on, method, seed, victim and task, resized (from, to and mode, or null) and counts, which

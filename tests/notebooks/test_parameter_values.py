@@ -8,7 +8,6 @@ sets. All else is as in the chapter.
 """
 
 import ast
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from uaplib import models, parameters, priors, recipes
+from uaplib import attacks, models, parameters, priors
 from uaplib.data import fashion_mnist
+from uaplib.experiments import images, store, studies
 from uaplib.pipeline.execute import chapters
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = [pytest.param(path, id=path.stem) for path in chapters(ROOT)]
-NAMES = [*models.trained_here(), *recipes.IMAGENET_MODELS]  # whose weights are at hand
+NAMES = [*models.trained_here(), *studies.IMAGENET_MODELS]  # whose weights are at hand
 FEW = 6  # the large value of what says how much is computed, where there is no larger one that is cheap
 PICTURES = 5  # figures show so many
 TOO_MUCH = {"study_name": ["paper"]}  # values whose networks are a download of gigabytes
@@ -113,27 +113,25 @@ def run(cells: Cells, values: dict[str, Any]) -> None:
 @pytest.fixture
 def hurried(monkeypatch, tmp_path):
     """One iteration, few pictures, and no perturbation left in the reader's data folder."""
-    monkeypatch.setattr(recipes, "data_folder", lambda: tmp_path)
-    uap, gd_uap, fff = recipes.uap, recipes.gd_uap, recipes.fast_feature_fool
-    crafting_set, evaluation_set = recipes.crafting_set, recipes.evaluation_set
+    monkeypatch.setattr(store, "data_folder", lambda: tmp_path)
+    craft, load_images = attacks.Method.craft, images._load
     selection_pictures, load = priors.selection_pictures, fashion_mnist.load
 
-    def short_uap(model, images, ball, *, labels, held_out, max_passes, **options):
-        images, labels = images[:2], labels[:2]
-        return uap(model, images, ball, labels=labels, held_out=held_out, max_passes=1, **options)
-
-    def short(craft):
-        return lambda *given, settings, **options: craft(
-            *given, settings=replace(settings, max_iterations=1, check_every=1, check_after=0, batch_size=1), **options
+    def short(row, model, ball, settings, data, **options):
+        if row.name == "uap":
+            few = {name: data[name][:2] for name in ("images", "labels")}
+            return craft(row, model, ball, settings | {"max_passes": 1}, few, **options)
+        brief = {"max_iterations": 1, "check_every": 1, "check_after": 0, "batch_size": 1}
+        return craft(
+            row, model, ball, {name: brief.get(name, value) for name, value in settings.items()}, data, **options
         )
 
-    monkeypatch.setattr(recipes, "uap", short_uap)
-    monkeypatch.setattr(recipes, "gd_uap", short(gd_uap))
-    monkeypatch.setattr(recipes, "fast_feature_fool", short(fff))
-    monkeypatch.setattr(recipes, "crafting_set", lambda model, count=None: crafting_set(model, PICTURES))
-    monkeypatch.setattr(
-        recipes, "evaluation_set", lambda model, count=None: evaluation_set(model, min(count or FEW, FEW))
-    )
+    def some(model, role, count):
+        most = FEW if role == "evaluation" else PICTURES
+        return load_images(model, role, min(count or most, most))
+
+    monkeypatch.setattr(attacks.Method, "craft", short)
+    monkeypatch.setattr(images, "_load", some)
     monkeypatch.setattr(
         priors, "selection_pictures", lambda model, count=100: selection_pictures(model, min(count, PICTURES))
     )

@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 import uaplib.pipeline
 from tests.pipeline.conftest import printed, write
-from uaplib import cli, recipes
+from uaplib import cli
 from uaplib.data import fashion_mnist
+from uaplib.experiments import images, studies
 from uaplib.pipeline import commands, fetch
 from uaplib.pipeline import hero as hero_module
 from uaplib.pipeline.execute import ExecutionError
@@ -281,7 +282,8 @@ def test_the_hero_is_drawn_into_the_book(root, monkeypatch):
 
 
 def test_the_digests_of_the_images_are_written_into_artifacts(root, monkeypatch):
-    kept = []
-    monkeypatch.setattr(recipes, "keep_book_images", kept.append)
+    kept, parts = [], {("resnet-mini", "crafting", 100)}
+    monkeypatch.setattr(images, "keep", kept.append)
+    monkeypatch.setattr(studies, "images_of_the_book", lambda: parts)
     commands.images()
-    assert kept == [root / "artifacts"]
+    assert kept == [parts]

@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from uaplib import models, published
 from uaplib.attacks import METHODS
 from uaplib.balls import NormBall, linf
+from uaplib.experiments import store
 from uaplib.experiments.recipes import SELECTION_IMAGES, Recipe, ablation
 from uaplib.models.spec import CHAPTER_MODEL
 from uaplib.perturbation import UniversalPerturbation
+
+if TYPE_CHECKING:
+    from uaplib.transfer import TransferMatrix
 
 SIZES = (50, 100, 500, 1000, 4000)
 BUDGETS_255 = (4, 8, 12, 16, 20, 24, 32, 48)
@@ -97,6 +102,16 @@ class TransferStudy:
     def rows(self) -> list[str]:
         """The names of its rows: a recipe's name, or "published:NAME" of a release."""
         return [recipe.name for recipe in self.recipes] + [f"published:{name}" for name in self.released]
+
+    def kept(self) -> "TransferMatrix | None":
+        """Return the matrix of its cells, rows and networks in its order; None where one of them is not kept."""
+        from uaplib import transfer  # which draws, and is slow to import
+
+        place = store.find(self.cells)
+        try:
+            return transfer.load(place).arranged(self.rows, self.victims) if place else None
+        except KeyError:
+            return None
 
     def sources(self) -> dict[str, UniversalPerturbation]:
         """Return the perturbations of its rows by name, crafted where they are not kept.
