@@ -20,8 +20,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from uaplib import features, models, recipes
+from uaplib import features, models
 from uaplib.attacks.activations import Settings, Task, _Run, energy
+from uaplib.balls import linf
 from uaplib.devices import device_name
 from uaplib.models import Normalized
 from uaplib.provenance import versions
@@ -38,7 +39,7 @@ def iteration(model: Normalized, pictures: Tensor) -> Callable[[], object]:
     never = 10**9
     settings = Settings(4 / 255, len(pictures), never, check_every=never, check_after=0, patience=never, halve_every=25)
     layers = features.choose(model, pictures[:1], "blocks")
-    task = Task(model, recipes.linf(10), layers, energy, lambda count: pictures, pictures, "gd-uap", "", 0, {})
+    task = Task(model, linf(10), layers, energy, lambda count: pictures, pictures, "gd-uap", "", 0, {})
     return _Run(task, settings).iterate
 
 

@@ -18,8 +18,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from uaplib import models, recipes
+from uaplib import models
 from uaplib.devices import device_name
+from uaplib.experiments import Recipe, images_for, linf
 from uaplib.provenance import versions
 from uaplib.transfer import Victim
 
@@ -36,8 +37,8 @@ def seconds(run: Callable[[], object]) -> float:
 def compare(name: str, turns: int) -> dict:
     """Time cells and bare passes of one network in turns."""
     eps_255, count, batch_size = CASES[name]
-    model, (images, labels) = models.load(name), recipes.evaluation_set(name, count)
-    source = recipes.Recipe("gd-uap-range", name, recipes.linf(eps_255)).load_or_craft()
+    model, (images, labels) = models.load(name), images_for(name, "evaluation", count)
+    source = Recipe("gd-uap-range", name, linf(eps_255)).load_or_craft()
     victim = Victim(model, images, labels, True, batch_size)
     victim.clean  # noqa: B018, a cached property
 

@@ -3,8 +3,9 @@
 import pytest
 
 from tests.conftest import or_skip
-from uaplib import published, recipes
+from uaplib import published
 from uaplib.data import camvid, fashion_mnist, pictures
+from uaplib.experiments import images, images_for
 
 FOLDERS = {
     "nothing": [],
@@ -18,7 +19,7 @@ FOLDERS = {
 
 @pytest.fixture(params=FOLDERS)
 def empty(request, no_data):
-    recipes.evaluation_set.cache_clear()
+    images._load.cache_clear()
     for folder in FOLDERS[request.param]:
         (no_data / folder).mkdir(parents=True)
     return no_data
@@ -29,8 +30,8 @@ def empty(request, no_data):
     [
         (fashion_mnist.load, ["train", 1], "train-images-idx3-ubyte.gz is not there"),
         (fashion_mnist.load, ["test", 1], "t10k-images-idx3-ubyte.gz is not there"),
-        (recipes.evaluation_set, ["resnet-mini"], "t10k-images-idx3-ubyte.gz is not there"),
-        (recipes.evaluation_set, ["unet-camvid"], "CamVid's 233 scenes for test were not found"),
+        (images_for, ["resnet-mini", "evaluation"], "t10k-images-idx3-ubyte.gz is not there"),
+        (images_for, ["unet-camvid", "evaluation"], "CamVid's 233 scenes for test were not found"),
         (camvid.load, ["val"], "CamVid's 101 scenes for val were not found"),
         (pictures.samples, ["evaluation"], "the 1,000 ImageNet samples were not found"),
     ],

@@ -195,11 +195,11 @@ def transfer_matrix(
     sources: by their names in the table. A perturbation of another size is resized to the victim's images, projected
     onto its ball again, and the table says so. victims: names of registered classifiers, loaded one after the other,
     or your own networks by name. images: images (N, C, H, W) in [0, 1] and labels (N,), or a function from a victim's
-    name to them, for victims of other sizes. clip: as in `metrics.predict`. device: where to compute; by default the CPU for registered victims, and where they are for your own. cells: a journal
-    (`uaplib.journal.Journal`) to which every finished cell is added; a cell that is there is not computed again, as
-    long as perturbation, victim's name, weights, images, labels, clip and autocast are the same. A cell has the names
-    source, crafted_on, method, seed, victim and task, resized (from, to and mode, or null) and counts, which
-    `uaplib.metrics.tasks.TASKS[task].read` reads. Run inside `torch.autocast` for lower precision.
+    name to them, for victims of other sizes. clip: as in `metrics.predict`. device: where to compute; by default the
+    CPU for registered victims, and where they are for your own. cells: a journal (`uaplib.journal.Journal`) to which
+    every finished cell (`uaplib.cells`) is added; a cell that is there is not computed again, as long as perturbation,
+    victim's name, weights, images, labels, clip and autocast are the same. Run inside `torch.autocast` for lower
+    precision.
 
     A victim that cannot be measured, for want of its weights or its images or because a perturbation does not fit, is
     left out with a warning, as long as there is another.

@@ -8,8 +8,8 @@ import torch
 
 from uaplib import features, models
 from uaplib.attacks.activations import activation_loss, energy
+from uaplib.balls import linf
 from uaplib.published import RELEASES
-from uaplib.recipes import linf
 
 
 @cache

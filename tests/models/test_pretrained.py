@@ -10,8 +10,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from uaplib import models, recipes, transfer
+from uaplib import models, transfer
 from uaplib.balls import NormBall
+from uaplib.experiments import studies
 from uaplib.models import Normalized, pretrained
 from uaplib.perturbation import noise
 
@@ -303,7 +304,7 @@ def test_the_preprocessing_of_midas_needs_no_network(hub):
 def test_the_papers_networks_make_a_transfer_matrix(hub, monkeypatch):
     """Two of them, with random weights where torchvision looks for the pretrained ones."""
     hub.parent.mkdir(parents=True)
-    few = recipes.PAPER_NETWORKS[:2]
+    few = studies.PAPER_NETWORKS[:2]
     for name in few:
         weights = torchvision.models.get_model_weights(name).DEFAULT
         with torch.random.fork_rng():
@@ -311,7 +312,7 @@ def test_the_papers_networks_make_a_transfer_matrix(hub, monkeypatch):
             slow = {"init_weights": False} if name == "googlenet" else {}  # truncated normals take half a minute
             made = torchvision.models.get_model(name, weights=None, **slow)
         torch.save(made.state_dict(), hub.parent / Path(weights.url).name)
-    study = recipes.transfer_studies()["paper"]
+    study = studies.transfer_studies()["paper"]
     assert [models.says(name) for name in study.victims] == ["label"] * 5
     rows = {r.name: r.craft() for r in study.recipes if r.method == "noise" and r.model in few}
     rows["released"] = noise(NormBall("inf", 10 / 255), (3, 227, 227))  # of CaffeNet's size

@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from uaplib.recipes import Recipe, linf
 
 from tests.conftest import or_skip
-from uaplib import data, models, recipes, transfer
+from uaplib import data, models, transfer
 from uaplib.data import DATA_SETS, DATASETS
+from uaplib.experiments import Recipe, images_for, linf, recipes
+from uaplib.experiments.images import _load, _seen_by, images_from
 from uaplib.models import Network, Schedule, registry
 from uaplib.models.spec import NETWORKS
 
@@ -153,6 +154,7 @@ def registered(monkeypatch):
     models.register("my-photographs", photographs_row())
     yield
     recipes.weights_sha256.cache_clear()
+    _load.cache_clear()
 
 
 def test_a_registered_network_is_known_by_its_name(registered):
@@ -185,34 +187,34 @@ def test_the_preprocessing_of_a_registered_network_gives_height_and_width_in_ord
 
 
 def test_a_registered_network_gets_the_images_of_its_data_set(registered, clothes, crafting_clothes):
-    images, labels = recipes.evaluation_set("my-clothes", 5)
+    images, labels = images_for("my-clothes", "evaluation", 5)
     assert torch.equal(images, clothes.images[:5])
     assert torch.equal(labels, clothes.labels[:5])
-    assert torch.equal(recipes.crafting_set("my-clothes", 5)[0], crafting_clothes.images[:5])
-    assert recipes.images_from("my-clothes", "evaluation") == "Fashion-MNIST, test split"
+    assert torch.equal(images_for("my-clothes", "crafting", 5)[0], crafting_clothes.images[:5])
+    assert images_from("my-clothes", "evaluation") == "Fashion-MNIST, test split"
 
 
 def test_a_registered_network_is_crafted_on_and_measured(registered, clothes, crafting_clothes):
-    recipe = Recipe("uap", "my-clothes", linf(24), images=20, max_passes=1)
+    recipe = Recipe("uap", "my-clothes", linf(24), settings={"images": 20, "max_passes": 1})
     assert recipe.name == "uap-my-clothes-linf24-n20-p1-s0"
     crafted = recipe.craft()
     assert crafted.source == "my-clothes"
     assert recipe.matches(crafted)
     matrix = transfer.transfer_matrix(
-        {"mine": crafted}, ["my-clothes", "resnet-mini"], lambda victim: recipes.evaluation_set(victim, 50)
+        {"mine": crafted}, ["my-clothes", "resnet-mini"], lambda victim: images_for(victim, "evaluation", 50)
     )
     assert matrix.table.victim.tolist() == ["my-clothes", "resnet-mini"]
     assert matrix.table.white_box.tolist() == [True, False]
 
 
 def test_a_registered_network_of_photographs_is_crafted_on_and_measured(registered):
-    images, labels = or_skip(recipes.evaluation_set, "my-photographs", 4)
+    images, labels = or_skip(images_for, "my-photographs", "evaluation", 4)
     assert images.shape == (4, 3, 20, 30)
     found = Recipe("noise", "my-photographs", linf(10)).craft()
     assert found.delta.shape == (1, 3, 20, 30)
     matrix = transfer.transfer_matrix({"noise": found}, "my-photographs", (images, labels))
     assert matrix.table.n.tolist() == [4]
-    assert recipes._data("my-photographs") == "imagenet-samples my-photographs"
+    assert _seen_by("my-photographs") == "imagenet-samples, my-photographs"
 
 
 def test_loading_a_registered_network_costs_no_random_numbers(registered):
