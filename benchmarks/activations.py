@@ -40,7 +40,9 @@ def iteration(model: Normalized, pictures: Tensor) -> Callable[[], object]:
     settings = Settings(4 / 255, len(pictures), never, check_every=never, check_after=0, patience=never, halve_every=25)
     layers = features.choose(model, pictures[:1], "blocks")
     task = Task(model, linf(10), layers, energy, lambda count: pictures, pictures, "gd-uap", "", 0, {})
-    return _Run(task, settings).iterate
+    run = _Run(task, settings)
+    run.begin()
+    return run.step
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.pretend import PretendDevice, place_model
 from uaplib import metrics
 from uaplib.attacks import deepfool, fgsm, iterated_fgsm, uap
 from uaplib.balls import NormBall
@@ -60,8 +61,8 @@ def test_bad_images(attack, case, model, images, labels):
 
 @everywhere
 def test_a_model_on_another_device(attack, model, images, labels):
-    with pytest.raises(ValueError, match="images are on cpu, the model on meta; move one of them"):
-        attack(model.to("meta"), images, labels)
+    with PretendDevice(), pytest.raises(ValueError, match="images are on cpu, the model on cuda:7; move one of them"):
+        attack(place_model(model), images, labels)
 
 
 @everywhere

@@ -114,7 +114,10 @@ def test_the_selection_pictures_are_always_the_same(model):
 
 def test_the_record_says_what_the_selection_is():
     assert priors.selection_record(None) == {"selection": "noise pictures"}
-    assert priors.selection_record(torch.zeros(7, 1, 1, 1)) == {"selection": "7 images"}
+    found, other = (priors.selection_record(torch.full((7, 1, 1, 1), value)) for value in (0.0, 0.1))
+    assert found["selection"] == other["selection"] == "7 images"
+    assert len(found["selection_sha256"]) == 64
+    assert found["selection_sha256"] != other["selection_sha256"]
 
 
 @pytest.mark.parametrize("size", [(12, 12), (32, 32), (57, 57), (24, 32), (40, 15)])

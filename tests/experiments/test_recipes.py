@@ -470,7 +470,7 @@ def test_the_dense_study_has_every_recipe_once():
     assert {recipe.model for recipe in study} == {
         model for model in models.trained_here() if models.says(model) != "label"
     }
-    assert {recipe.model for recipe in study if recipe.variant} == set(SEGMENTERS)
+    assert {recipe.model for recipe in study if recipe.preset} == set(SEGMENTERS)
     assert set(study) <= set(studies.book())
 
 
