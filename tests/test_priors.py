@@ -150,6 +150,22 @@ def test_augmentation_leaves_the_picture_alone():
     assert torch.equal(picture, before)
 
 
-def test_every_rotation_turns_up():
-    assert len(priors.ANGLES) == 8
-    assert {-angle for angle in priors.ANGLES} == set(priors.ANGLES)
+def tilt(picture):
+    """The angle in degrees of the bright bar in a grey picture (1, H, W): of the principal axis of its light."""
+    light = picture[0].double()
+    y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in light.shape), indexing="ij")
+    x, y = (v - (v * light).sum() / light.sum() for v in (x, y))
+    xx, yy, xy = ((a * b * light).sum() for a, b in ((x, x), (y, y), (x, y)))
+    return torch.rad2deg(torch.atan2(2 * xy, xx - yy) / 2).item()
+
+
+def test_half_of_the_pictures_are_rotated_and_every_angle_turns_up():
+    bar = torch.zeros(1, 160, 160)
+    bar[:, 78:82, 20:140] = 1
+    augment = priors.augmentation((160, 160), [0.0])
+    torch.manual_seed(0)
+    tilts = [tilt(augment(bar)) for _ in range(480)]
+    near = [min((0, *priors.ANGLES), key=lambda angle, found=found: abs(angle - found)) for found in tilts]
+    assert set(near) == {0, *priors.ANGLES}
+    assert 200 < near.count(0) < 280
+    assert all(12 < near.count(angle) < 55 for angle in priors.ANGLES)

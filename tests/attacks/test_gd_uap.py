@@ -190,9 +190,38 @@ def test_the_papers_programs_run_and_follow_the_seed(model, blobs, name):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("options", [{"one_picture": True}, {"augment": True}, {"one_picture": True, "augment": True}])
-def test_the_range_priors_options_go_together(craft, options):
-    assert BALL.contains(craft("range", settings=options).delta)
+@pytest.fixture
+def backgrounds(craft, model):
+    """What lies under the perturbation of the range prior, (iterations, 3, C, H, W); of itself almost nothing is left."""
+
+    def run(seed=0, **options):
+        seen = []
+        hook = model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
+        craft("range", NormBall(math.inf, 1e-9), seed=seed, settings={"learning_rate": 1e-12} | options)
+        hook.remove()
+        return torch.stack([batch * model.std + model.mean for batch in seen if len(batch) == 3])
+
+    return run
+
+
+def test_the_range_prior_draws_fresh_pictures_or_keeps_one(backgrounds):
+    fresh, kept, again, other = (
+        backgrounds(), backgrounds(one_picture=True), backgrounds(one_picture=True), backgrounds(1, one_picture=True)
+    )  # fmt: skip
+    assert len({picture.sum().item() for picture in fresh.flatten(0, 1)}) == 36
+    assert (kept - kept[0, 0]).abs().max() < 1e-7
+    assert torch.equal(kept, again)
+    assert (kept - other).abs().max() > 0.1
+
+
+def test_the_one_picture_is_augmented_anew_every_time(backgrounds):
+    found = backgrounds(one_picture=True, augment=True)
+    assert len({picture.sum().item() for picture in found.flatten(0, 1)}) > 24
+
+
+def test_the_smoothness_of_the_range_prior_is_that_of_its_pictures(backgrounds):
+    rough, smooth = (backgrounds(smoothness=s).diff(dim=-1).abs().mean() for s in (0.0, 2.0))
+    assert smooth < 0.6 * rough
 
 
 def test_a_contiguous_batch_is_a_run_of_images(craft, model, blobs):
