@@ -192,7 +192,7 @@ def test_the_papers_programs_run_and_follow_the_seed(model, blobs, name):
 
 @pytest.fixture
 def backgrounds(craft, model):
-    """What lies under the perturbation of the range prior, (iterations, 3, C, H, W); of itself almost nothing is left."""
+    """What lies under the range prior's perturbation, (iterations, 3, C, H, W); the perturbation is almost nothing."""
 
     def run(seed=0, **options):
         seen = []
