@@ -19,9 +19,6 @@ def device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-
-
 def pick_device(name: str | torch.device = "auto") -> torch.device:
     """Return the device of this name, for instance "cuda" or "cuda:1"; for "auto", `best_device`.
 

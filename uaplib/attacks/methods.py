@@ -67,7 +67,7 @@ class Method:
 
     @property
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
-        """Changes of the settings by name: the authors' own, and the book's ablations."""
+        """Changes of the settings by name, for instance the authors' own, or the book's ablations."""
         return getattr(self.attack, "PRESETS", {}).get(self.name, {})
 
     def settings(self, ball: NormBall, **changes: Any) -> dict[str, Any]:
@@ -119,8 +119,3 @@ _ROWS = (
     ),
 )  # fmt: skip
 METHODS: Mapping[str, Method] = MappingProxyType({row.name: row for row in _ROWS})
-
-
-def data_free() -> list[str]:
-    """Return the names of the methods that craft without any data; noise, which nobody crafts, is none of them."""
-    return [name for name, row in METHODS.items() if row.sees == "nothing" and row.paper]

@@ -95,12 +95,12 @@ class TransferStudy:
 
     @property
     def cells(self) -> str:
-        """The place of its cells in a folder of artifacts: that of its victims' data set."""
+        """The place of its cells, those of its victims' data set, in a folder of artifacts."""
         return f"cells/{models.find(self.victims[0]).data_set}.jsonl"
 
     @property
     def rows(self) -> list[str]:
-        """The names of its rows: a recipe's name, or "published:NAME" of a release."""
+        """The names of its rows, the recipes first; a release is "published:" and its name."""
         return [recipe.name for recipe in self.recipes] + [f"published:{name}" for name in self.released]
 
     def kept(self) -> "TransferMatrix | None":
@@ -154,11 +154,6 @@ def book() -> list[Recipe]:
     studies += [recipe for recipes in ablation_study().values() for recipe in recipes.values()]
     rows = [recipe for name in KEPT_STUDIES for recipe in transfer_studies()[name].recipes]
     return list(dict.fromkeys([*studies, *imagenet_study(), *mini_study(), *dense_study(), *rows]))
-
-
-def without_perturbation() -> list[Recipe]:
-    """Return those of the book whose perturbation is not kept, only its record and its cell: the ablations."""
-    return [recipe for recipe in book() if recipe.preset]
 
 
 def images_of_the_book() -> set[tuple[str, str, int | None]]:

@@ -83,7 +83,7 @@ class DepthEvaluation(Counts):
 
     @cached_property
     def gfr(self) -> Estimate:
-        """The generalised fooling rate of delta_1: the mean of `moved`."""
+        """The generalised fooling rate of delta_1, the mean of `moved`."""
         return _estimate(self.moved)
 
 
