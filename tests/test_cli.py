@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from uaplib import cli, data, models, perturbation, published, transfer
 from uaplib.attacks import METHODS
 from uaplib.balls import linf
 from uaplib.cli import app, main
-from uaplib.experiments import Recipe, images, store, studies
+from uaplib.experiments import Recipe, images, recipes, store, studies
 from uaplib.perturbation import UniversalPerturbation
 from uaplib.published import RELEASES
 
@@ -144,7 +145,7 @@ def test_craft_without_out_names_the_file_after_its_parameters(tmp_path, monkeyp
 
 def test_settings_are_read_as_json_or_text(tmp_path):
     path = tmp_path / "v.safetensors"
-    changes = ["--set", "max_iterations=2", "--set", "layers=blocks", "--set", "clip=false", "--set", "check_every=1"]
+    changes = ["--set", "max_iterations=2", "--set", "layers=blocks", "--set", "clip=False", "--set", "check_every=1"]
     succeed("craft", "fff", "--model", "googlenet-mini", "--eps-255", 8, *changes, "--out", path, "--device", "cpu")
     found = UniversalPerturbation.load(path)
     assert (found.parameters["max_iterations"], found.parameters["clip"]) == (2, False)
@@ -216,12 +217,15 @@ BAD = {
     "an l2 budget of nothing": (["craft", "uap", "--eps-l2", 0], "the budget must be more than 0"),
     "images of fff": (
         ["craft", "fff", "--eps-255", 8, "--images", 50],
-        "fff: setting='images' is unknown",
+        "--images: fff has no such option, it sees no image",
     ),
-    "passes of noise": (["craft", "noise", "--eps-255", 8, "--passes", 5], "noise: setting='max_passes' is unknown"),
+    "passes of noise": (
+        ["craft", "noise", "--eps-255", 8, "--passes", 5],
+        "--passes: noise has no such option, it is of uap",
+    ),
     "a rate of gd-uap": (
         ["craft", "gd-uap-data", "--eps-255", 8, "--target-rate", 0.8, "--images", 50],
-        "gd-uap-data: setting='target_rate' is unknown",
+        "--target-rate: gd-uap-data has no such option, it is of uap",
     ),
     "a setting that is none": (
         ["craft", "gd-uap-none", "--eps-255", 8, "--set", "patince=2"],
@@ -237,6 +241,16 @@ BAD = {
         ["craft", "noise", "--eps-255", 8, "--device", "gpu"],
         "device='gpu' cannot be used here",
     ),
+    "a setting of all": (["craft", "--all", "--set", "clip=true"], "--set: --all takes no other option"),
+    "a truth that is none": (
+        ["craft", "gd-uap-none", "--eps-255", 8, "--set", "clip=no"],
+        "clip must be True or False",
+    ),
+    "a rate that is none": (
+        ["craft", "fff", "--eps-255", 8, "--set", "learning_rate=x"],
+        "learning_rate must be a num",
+    ),
+    "layers that are none": (["craft", "fff", "--eps-255", 8, "--set", "layers=5"], "layers must be one of"),
     "seed of all": (["craft", "--all", "--seed", 0], "--seed: --all takes no other option"),
     "victims of a study": (
         ["transfer", "--study", "imagenet", "--victims", "resnet-mini"],
@@ -582,6 +596,32 @@ def test_what_is_out_of_date_stays_until_something_is_in_its_place(monkeypatch, 
     with pytest.warns(UserWarning, match="is not used"):
         assert raised("craft", "--all") == "no data"
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("stop", ["keep_measured", "keep_record"])
+def test_an_ablation_that_was_interrupted_at_its_end_is_finished_by_the_next_run(monkeypatch, tmp_path, stop):
+    short = {"max_iterations": 2, "check_every": 1, "batch_size": 1}
+    row = dataclasses.replace(METHODS["gd-uap-none"], book=short)
+    monkeypatch.setattr(recipes, "METHODS", {**METHODS, row.name: row})
+    few = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(3)
+    monkeypatch.setattr(images, "_load", lambda model, role, count: few)
+    images.at_hand.cache_clear()
+    recipe = recipes.ablation("gd-uap-none", "vgg-f-mini", linf(24), "convolutions")
+    monkeypatch.setattr(store, "ARTIFACTS", tmp_path)
+    monkeypatch.setattr(studies, "book", lambda: [recipe])
+    with monkeypatch.context() as patch:
+        patch.setattr(Recipe, stop, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert invoke("craft", "--all").exit_code != 0
+    assert (tmp_path / recipe.place).exists()
+    for _ in range(2):
+        succeed("craft", "--all")
+        kept = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+        assert kept == ["cells/fashion-mnist.jsonl", recipe.place.replace(".safetensors", ".json")]
+        assert len((tmp_path / "cells" / "fashion-mnist.jsonl").read_text().splitlines()) == 1
+    (tmp_path / "cells" / "fashion-mnist.jsonl").unlink()
+    succeed("craft", "--all")  # of the record alone nothing can be measured: it is crafted again
+    assert recipe.find_measured() is not None
+    images.at_hand.cache_clear()
 
 
 def test_noise_of_another_size_is_another_perturbation(noise):

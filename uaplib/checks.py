@@ -197,6 +197,24 @@ def whole(**numbers: Any) -> dict[str, int]:
     return found
 
 
+def real(**numbers: Any) -> dict[str, float]:
+    """Do as `plain`, as floating-point numbers, and raise TypeError for an argument that is none."""
+    found = plain(**numbers)
+    for name, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name} must be a number, not {value!r}")
+    return {name: float(value) for name, value in found.items()}
+
+
+def true_or_false(**values: Any) -> dict[str, bool]:
+    """Do as `plain`, and raise TypeError for an argument that is not True or False."""
+    found = plain(**values)
+    for name, value in found.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, not {value!r}")
+    return found
+
+
 def check_seed(seed: Any) -> int:
     """Return the seed as Python's number. Raises TypeError or ValueError unless it is whole, in 0 ... 2**64 - 1."""
     found = whole(seed=seed)["seed"]

@@ -121,6 +121,10 @@ def craft(
             raise ValueError("give one budget: --eps-255 or --eps-l2")
         if not (eps_255 if eps_l2 is None else eps_l2) > 0:
             raise ValueError("the budget must be more than 0: --eps-255 10 is the papers'")
+    if method and method != "uap":
+        _refuse_options(context, {"passes", "target_rate"}, f"{method} has no such option, it is of uap")
+    if method and METHODS[method].sees == "nothing":
+        _refuse_options(context, {"images"}, f"{method} has no such option, it sees no image")
     given = {"images": images, "max_passes": passes, "target_rate": target_rate}
     changes = {name: value for name, value in given.items() if value is not None} | _settings(settings or [])
     from uaplib.balls import NormBall, linf
@@ -138,6 +142,9 @@ def craft(
     _craft(recipe, out or Path("artifacts") / recipe.place, place)
 
 
+_OF_PYTHON = {"True": "true", "False": "false", "None": "null"}
+
+
 def _settings(texts: list[str]) -> dict[str, Any]:
     """The settings in texts NAME=VALUE; a value is read as JSON, and is text where it is none."""
     found = {}
@@ -146,17 +153,21 @@ def _settings(texts: list[str]) -> dict[str, Any]:
         if not (name and equals):
             raise ValueError(f"--set takes NAME=VALUE, not {text!r}")
         try:
-            found[name] = json.loads(value)
+            found[name] = json.loads(_OF_PYTHON.get(value, value))
         except ValueError:
             found[name] = value
     return found
+
+
+_OPTIONS = {"settings": "set", "every": "all"}  # what an argument is called on the command line, where that differs
 
 
 def _refuse_options(context: typer.Context, names: set[str], why: str) -> None:
     """Raise for options that were given on the command line and would be ignored."""
     given = [name for name in names if context.get_parameter_source(name).name == "COMMANDLINE"]
     if given:
-        raise ValueError(f"{', '.join(sorted('--' + name.replace('_', '-') for name in given))}: {why}")
+        options = sorted("--" + _OPTIONS.get(name, name).replace("_", "-") for name in given)
+        raise ValueError(f"{', '.join(options)}: {why}")
 
 
 def _craft_for_the_book(recipe: "Recipe", device: "torch.device") -> None:
@@ -166,12 +177,12 @@ def _craft_for_the_book(recipe: "Recipe", device: "torch.device") -> None:
 
     folder = store.kept_folder()
     path, only_record = folder / recipe.place, bool(recipe.preset)
-    kept = None if only_record else recipe.find(iter([path]))
-    if kept is None and not (only_record and recipe.find_record()):
-        kept = _craft(recipe, path, device, replace=True)
+    if only_record and not path.is_file() and recipe.find_measured():
+        return
+    kept = recipe.find(iter([path])) or _craft(recipe, path, device, replace=True)
     if recipe.find_measured() is None:
         recipe.keep_measured(kept, Journal(folder / recipe.cells), progress=True)
-    if only_record and kept:
+    if only_record:  # last: as long as the perturbation lies there, the work is not over
         recipe.keep_record(kept, folder)
         path.unlink()
 

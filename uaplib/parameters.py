@@ -45,6 +45,8 @@ def check(values: Mapping[str, Any]) -> None:
     allowed, and where nothing is annotated; KeyError for an annotation without a value.
     """
     annotations = values.get("__annotations__")
+    if annotations is None and "__annotate__" in values:  # Python 3.14 makes them when they are asked for (PEP 649)
+        annotations = values["__annotate__"](1)
     if not annotations:
         raise ValueError("no parameter is annotated here: run the cell with the parameters first")
     for name, kind in annotations.items():

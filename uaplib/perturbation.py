@@ -1,6 +1,7 @@
 """A universal perturbation together with everything needed to know what it is."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -52,7 +53,8 @@ class UniversalPerturbation:
     @property
     def identity(self) -> dict:
         """All that it depends on, and that tells it from the perturbation of another run, as a JSON-safe dictionary."""
-        return identity(self.method, self.ball, self.source_sha256, self.seed, self.parameters, self.version)
+        shape, parameters = self.delta.shape, self.parameters
+        return identity(self.method, self.ball, self.source_sha256, self.seed, parameters, shape, self.version)
 
     @property
     def key(self) -> str:
@@ -151,16 +153,23 @@ def _hint(path: Path) -> str:
 
 
 def identity(
-    method: str, ball: NormBall, source_sha256: str, seed: int | None, parameters: dict, version: int = 1
+    method: str,
+    ball: NormBall,
+    source_sha256: str,
+    seed: int | None,
+    parameters: dict,
+    shape: Sequence[int],
+    version: int = 1,
 ) -> dict:
     """Return what a perturbation depends on, JSON-safe: two runs with the same identity give the same perturbation.
 
-    parameters: all settings of the method, and the number and digest of the images that it saw.
+    parameters: all settings of the method, and the number and digest of the images that it saw. shape: (1, C, H, W);
+    a network's weights do not know the size of its images.
     """
     budget = {name: str(value) for name, value in asdict(ball).items()}
     record = {
         "method": method, "version": version, "ball": budget, "source_sha256": source_sha256, "seed": seed,
-        "parameters": parameters,
+        "parameters": parameters, "shape": list(shape),
     }  # fmt: skip
     return json.loads(json.dumps(record, default=_number))
 

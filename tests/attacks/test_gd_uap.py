@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -400,6 +401,14 @@ def test_the_checkpoint_of_another_model_is_refused(craft, model, tmp_path):
         model.network[0].bias += 1e-6
     with pytest.raises(ValueError, match="belongs to a run with other arguments"):
         craft("none", checkpoint=tmp_path / "c")
+
+
+def test_the_checkpoint_of_another_size_is_refused(tmp_path):
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 3))
+    for size in (12, 16):
+        model = Normalized(network, [0.5], [0.25], size).eval()
+        with nullcontext() if size == 12 else pytest.raises(ValueError, match="belongs to a run with other arguments"):
+            gd_uap(model, BALL, settings=Settings(**SHORT), checkpoint=tmp_path / "c")
 
 
 @pytest.mark.parametrize("content", [b"", b"half"])

@@ -223,6 +223,14 @@ def test_the_checkpoint_of_another_model_or_other_images_is_refused(model, blobs
         uap(model, images, BALL, max_passes=1, checkpoint=tmp_path / "c")
 
 
+def test_other_held_out_images_belong_to_another_run_though_nothing_was_measured_on_them(model, blobs, tmp_path):
+    images, path = blobs[0][:10], tmp_path / "c"
+    uap(model, images, BALL, max_passes=1, held_out=blobs[0][20:30], checkpoint=path)
+    for change in ({"held_out": blobs[0][30:40]}, {"held_out": blobs[0][20:30], "labels": blobs[1][:10]}, {}):
+        with pytest.raises(ValueError, match="belongs to a run with other arguments"):
+            uap(model, images, BALL, max_passes=1, checkpoint=path, **change)
+
+
 def test_a_damaged_checkpoint_is_refused(model, images, tmp_path):
     (tmp_path / "c").write_bytes(b"half")
     with pytest.raises(ValueError, match="is no checkpoint, or a damaged one; delete it"):

@@ -88,8 +88,7 @@ def evaluated(instead):
 
 def empty(recipe):
     """A perturbation of zeros that says it is the recipe's."""
-    identity = recipe.identity()
-    del identity["ball"]
+    identity = {name: value for name, value in recipe.identity().items() if name not in ("ball", "shape")}
     return UniversalPerturbation(torch.zeros(1, 1, 28, 28), recipe.ball, **identity)
 
 
@@ -340,7 +339,7 @@ def test_what_was_measured_on_other_weights_is_measured_anew(folders, evaluated,
         (Recipe("uap", "vgg16-mini", NormBall(2, 2.5), 3, {"images": 50, "max_passes": 2, "target_rate": 0.8}),
          "uap --model vgg16-mini --eps-l2 2.5 --images 50 --passes 2 --target-rate 0.8 --seed 3"),
         (Recipe("gd-uap-data", "vgg16-mini", linf(8), settings={"images": 50, "layers": "blocks"}),
-         'gd-uap-data --model vgg16-mini --eps-255 8 --images 50 --set layers="blocks" --seed 0'),
+         "gd-uap-data --model vgg16-mini --eps-255 8 --images 50 --set 'layers=\"blocks\"' --seed 0"),
     ],
 )  # fmt: skip
 def test_the_command_says_everything(recipe, command):
@@ -711,6 +710,21 @@ def test_a_disk_that_fills_while_crafting_costs_no_perturbation(folders, few, mo
 def test_bad_settings_are_refused(bad):
     with pytest.raises((ValueError, TypeError), match=next(iter(bad))):
         Recipe("uap", "resnet-mini", linf(8), settings=bad)
+
+
+def test_the_name_of_many_settings_is_short_and_their_own():
+    many = {"learning_rate": 0.5, "clip": False, "patience": 3, "halve_every": None, "max_iterations": 9}
+    first, other = (Recipe("fff", "resnet18", linf(10), settings=many | {"patience": p}).name for p in (3, 5))
+    assert first != other
+    assert len(first) < 60
+
+
+def test_a_name_that_says_how_many_images_is_not_of_fewer(no_data, forgotten):
+    pytest.importorskip("foolbox")
+    pytest.importorskip("efficientnet_lite_pytorch")
+    for settings in ({}, {"images": 100}):
+        with pytest.raises(ValueError, match="images=100 is more than the 6 crafting images there are"):
+            Recipe("uap", "efficientnet-lite0", linf(10), settings=settings).craft()
 
 
 def test_more_crafting_images_than_there_are_are_refused_if_somebody_asked_for_them(crafting_clothes):

@@ -60,6 +60,8 @@ def fast_feature_fool(
     chosen = features.choose(model, model.mean_image(), layers or features.default_kind(model))
     mean = model.mean_image()
     settings = settings or scaled(DEFAULT, ball)
+    if type(settings) is not Settings:
+        raise TypeError(f"settings must be a Settings, not a {type(settings).__name__}: no picture is chosen here")
     record = parameters(settings, chosen, selection)
     if selection is None:
         selection = priors.selection_pictures(model)

@@ -1,6 +1,7 @@
 """Random signs, or a random direction, of the whole budget: what every attack is compared with."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from uaplib import perturbation
@@ -18,4 +19,5 @@ def run(
     model: Normalized, ball: NormBall, settings: dict[str, Any], data: Mapping[str, Any], seed: int = 0, **options: Any
 ) -> UniversalPerturbation:
     """Return noise of the size of the model's images; see `uaplib.attacks.methods`."""
-    return perturbation.noise(ball, tuple(model.mean_image().shape[1:]), seed)
+    found = perturbation.noise(ball, tuple(model.mean_image().shape[1:]), seed)
+    return replace(found, delta=found.delta.to(model.mean.device))

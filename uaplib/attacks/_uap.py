@@ -17,7 +17,8 @@ from uaplib.checks import (
     check_classifier,
     check_images,
     check_labels,
-    plain,
+    real,
+    true_or_false,
     warn_without_gradient,
     whole,
 )
@@ -82,9 +83,8 @@ def uap(
 
 def _checked(target_rate, max_passes, num_classes, overshoot, max_iterations, clip) -> dict[str, Any]:
     """The settings as Python's numbers. Raises ValueError or TypeError, with the name, for a bad one."""
-    numbers = plain(target_rate=target_rate, overshoot=overshoot, clip=clip) | whole(
-        max_passes=max_passes, num_classes=num_classes, max_iterations=max_iterations
-    )
+    numbers = real(target_rate=target_rate, overshoot=overshoot) | true_or_false(clip=clip)
+    numbers |= whole(max_passes=max_passes, num_classes=num_classes, max_iterations=max_iterations)
     if not 0 < target_rate <= 1 or max_passes < 1 or max_iterations < 3 or num_classes < 2 or not overshoot >= 0:
         raise ValueError(
             "target_rate must lie in (0, 1], max_passes be at least 1, max_iterations at least 3, num_classes at "
@@ -208,3 +208,8 @@ class _Run(runs.Run):
 
     def delta(self) -> Tensor:
         return self.v
+
+    def told(self) -> dict[str, str]:
+        (_, labels), held_out = self.sets["crafting"], self.sets.get("held_out", (None, None))
+        named = {"labels": labels, "held_out": held_out[0], "held_out labels": held_out[1]}
+        return {name: provenance.sha256_of(tensor) for name, tensor in named.items() if tensor is not None}

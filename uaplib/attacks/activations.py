@@ -5,7 +5,7 @@ perturbation, and a clock that says when to measure and when to stop.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from uaplib import features, priors
 from uaplib.attacks import runs
 from uaplib.balls import NormBall, clamp
-from uaplib.checks import check_gradients, check_images, plain, warn_without_gradient
+from uaplib.checks import check_gradients, check_images, real, true_or_false, warn_without_gradient, whole
 from uaplib.features import Layer
 from uaplib.metrics import fooling_rate, predict
 from uaplib.models import Normalized
@@ -86,15 +86,15 @@ class Settings:
 
     def __post_init__(self):
         """Check the numbers."""
-        counts = ("batch_size", "max_iterations", "check_every", "patience", "halve_every")
-        for name, value in plain(**vars(self)).items():
-            object.__setattr__(self, name, value)
-        for name in counts:
-            value = getattr(self, name)
-            if value is None and name == "halve_every":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        kinds = {float: real, bool: true_or_false, int: whole}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None or each.name != "halve_every":
+                check = kinds.get(each.type, whole)
+                object.__setattr__(self, each.name, check(**{each.name: value})[each.name])
+        for name in ("batch_size", "max_iterations", "check_every", "patience", "halve_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, not {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, not {self.learning_rate}")
         if self.check_after < 0:
@@ -121,7 +121,14 @@ def changed(default: Settings, ball: NormBall, changes: dict[str, Any]) -> dict[
     Beside those of `Settings`, `layers`: see `uaplib.features.choose`; None for the default kind of the network.
     """
     layers = changes.pop("layers", None)
+    if not (layers is None or layers in features.KINDS or _are_names(layers)):
+        raise ValueError(f"layers must be one of {features.KINDS} or a list of module names, not {layers!r}")
+    layers = list(layers) if isinstance(layers, tuple) else layers
     return {"layers": layers, **asdict(replace(scaled(default, ball), **changes))}
+
+
+def _are_names(layers: object) -> bool:
+    return isinstance(layers, list | tuple) and bool(layers) and all(isinstance(name, str) for name in layers)
 
 
 class Clock:

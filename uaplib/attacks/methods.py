@@ -55,9 +55,9 @@ class Method:
     selects: bool = False
     tasks: tuple[str, ...] = ("label", "classes", "depth")
     norms: tuple[float, ...] = (math.inf,)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    book: Mapping[str, Any] = field(default_factory=dict)
-    name_parts: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    book: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    name_parts: Mapping[str, str] = field(default_factory=dict, hash=False)
     version: int = 1
 
     @property

@@ -71,6 +71,10 @@ class Run(ABC):
     def delta(self) -> Tensor:
         """Return the perturbation (1, C, H, W) that is the result if the run ends here."""
 
+    def told(self) -> dict[str, str]:
+        """Return digests, by name, of what feeds nothing but the history: it tells one checkpoint from another."""
+        return {}
+
     def counts(self) -> dict:
         """Return, JSON-safe, what the record is to say of the run's length."""
         return {}
@@ -97,8 +101,7 @@ class _Crafting:
         self.run, self.checkpoint, self.seconds = run, Path(checkpoint) if checkpoint else None, 0.0
         self.weights_sha256 = provenance.weights_sha256(run.model)
         run.begin()
-        # What is measured before the first step tells images apart that only feed the history.
-        self.key = provenance.key(**self.result().identity, dtype=str(run.delta().dtype), begins=run.history)
+        self.key = provenance.key(**self.result().identity, dtype=str(run.delta().dtype), told=run.told())
         if self.checkpoint and self.checkpoint.exists():
             self.resume()
         self.kept = self.copy()

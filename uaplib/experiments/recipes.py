@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from uaplib.attacks import METHODS
 from uaplib.attacks.methods import Method
 from uaplib.balls import NormBall
 from uaplib.cells import cell_key, new_cell
-from uaplib.checks import check_seed, plain, whole
+from uaplib.checks import check_seed, whole
 from uaplib.experiments import store
 from uaplib.experiments.images import Record, at_hand, images_for, images_from, of_the_book
 from uaplib.files import check_writable, write_text
@@ -29,6 +30,7 @@ from uaplib.priors import NOISE_PICTURES
 
 SELECTION_IMAGES = 100
 _SELECTIONS = (NOISE_PICTURES, "images")
+_LONGEST_SETTINGS = 60  # characters in a name
 _ROOM = 2**22  # bytes that a perturbation and its record may need
 OPTIONS = {"images": "images", "max_passes": "passes", "target_rate": "target-rate"}  # of the command line, by setting
 
@@ -127,7 +129,7 @@ class Recipe:
         """The artifact's name, for instance 'uap-resnet-mini-linf24-n100-p5-s0'."""
         budget = f"l2_{self.ball.eps:g}" if self.ball.p == 2 else f"linf{self.ball.eps * 255:g}"
         parts = [f"{letter}{self.all_settings[name]}" for name, letter in self.row.name_parts.items()]
-        parts += [self.preset] if self.preset else [f"{n}={_short(v)}" for n, v in self._unnamed().items()]
+        parts += [self.preset] if self.preset else _listed(self._unnamed())
         return "-".join([self.method, self.model.replace(":", "-"), budget, *parts, f"s{self.seed}"])
 
     def _unnamed(self) -> dict[str, Any]:
@@ -148,7 +150,8 @@ class Recipe:
         options = [f"--{OPTIONS[name]} {self.all_settings[name]}" for name in self.row.name_parts]
         options += [f"--variant {self.preset}"] if self.preset else []
         for name, value in self._unnamed().items():
-            options.append(f"--{OPTIONS[name]} {value}" if name in OPTIONS else f"--set {name}={json.dumps(value)}")
+            setting = shlex.quote(f"{name}={json.dumps(value)}")
+            options.append(f"--{OPTIONS[name]} {value}" if name in OPTIONS else f"--set {setting}")
         return " ".join(
             ["uaplib craft", self.method, "--model", self.model, budget, *options, "--seed", str(self.seed)]
         )
@@ -163,8 +166,10 @@ class Recipe:
         seen = {}
         if self.row.sees != "nothing":
             seen["images"], labels = self._on(device, chosen["role"], self._count())
+            if self.row.held_out or self.row.sees == "labels":
+                seen["labels"] = labels
             if self.row.held_out:
-                seen |= {"labels": labels, "held_out": self._on(device, "evaluation", self.row.held_out)}
+                seen["held_out"] = self._on(device, "evaluation", self.row.held_out)
         if chosen.get("selection") == "images":
             seen["selection"], _ = self._on(device, "selection", SELECTION_IMAGES)
         options = {"seed": self.seed, "source": self.model, "checkpoint": checkpoint, "progress": progress}
@@ -174,9 +179,9 @@ class Recipe:
         return [tensor.to(device) for tensor in images_for(self.model, role, count)]
 
     def _count(self) -> int:
-        """How many images it crafts on: as many as its settings say, by default at most what there is."""
+        """How many images it crafts on: by default, where its name does not say how many, at most what there is."""
         there = data.most(models.find(self.model).data_set, self.all_settings["role"])
-        if "images" in self.settings and self.images > there:
+        if self.images > there and ("images" in self.settings or "images" in self.row.name_parts):
             raise ValueError(f"images={self.images} is more than the {there} crafting images there are")
         return min(self.images, there)
 
@@ -185,8 +190,8 @@ class Recipe:
 
         record: from a model, a role and a number of images to what is on record of them: `at_hand`, or `of_the_book`.
         """
-        if self.method == "noise":
-            return perturbation.identity("noise", self.ball, "", self.seed, {}, self.row.version)
+        if self.method == "noise":  # it knows no network, only the size of its images
+            return perturbation.identity("noise", self.ball, "", self.seed, {}, self._shape(), self.row.version)
         parameters = dict(self.all_settings)
         if "layers" in parameters:
             parameters["layers"] = _layers(self.model, _hashable(parameters["layers"]))
@@ -196,8 +201,14 @@ class Recipe:
         if self.row.sees != "nothing":
             found = record(self.model, parameters.pop("role"), self.images)
             parameters |= {"images": found["images"], "images_sha256": found["images_sha256"]}
-        weights = weights_sha256(self.model)
-        return perturbation.identity(self.method, self.ball, weights, self.seed, parameters, self.row.version)
+        about = {"source_sha256": weights_sha256(self.model), "shape": self._shape(), "version": self.row.version}
+        return perturbation.identity(self.method, self.ball, seed=self.seed, parameters=parameters, **about)
+
+    def _shape(self) -> list[int]:
+        """The shape of the perturbation: that of one of the network's images."""
+        network = models.find(self.model)
+        size = [network.size] * 2 if isinstance(network.size, int) else list(network.size)
+        return [1, len(network.mean), *size]
 
     def key(self, record: Record = at_hand) -> str:
         """Return the digest of its identity, which is the key of what it crafts."""
@@ -208,8 +219,6 @@ class Recipe:
 
         Raises FileNotFoundError or ValueError when it cannot be told: the images, or so many, are in neither.
         """
-        if "resized" in found.run or (self.method == "noise" and found.delta.shape != self.craft().delta.shape):
-            return False
         try:
             if self.key(of_the_book) == found.key:
                 return True
@@ -314,7 +323,7 @@ class Recipe:
                     found = json.loads(path.read_text(encoding="utf-8"))
                 except ValueError as error:
                     raise ValueError(f"{path} is damaged: {error}") from error
-                if found["key"] in _keys(self):
+                if any(key == found.get("key") for key in _all_that_can_be(self.key)):
                     return found
         kept = self.find()
         return self.record(kept) if kept else None
@@ -340,12 +349,11 @@ class Recipe:
         record = self.find_record()
         if record is None:
             return None
-        journals = [journal] if journal else map(_journal, store.places(self.cells))
-        keys = set(_all_that_can_be(lambda images_record: self._cell_key(record, images_record)))
-        for each in journals:
-            cells = [each.get(key) for key in keys & each.records.keys()]
-            for cell in (cell for cell in cells if cell["victim"] == self.model):
-                return Measured(TASKS[cell["task"]].read(cell["counts"]), record)
+        journals = [journal] if journal else [_journal(place) for place in store.places(self.cells)]
+        for key in _all_that_can_be(lambda images_record: self._cell_key(record, images_record)):
+            for cell in (each.get(key) for each in journals):
+                if cell and cell["victim"] == self.model:
+                    return Measured(TASKS[cell["task"]].read(cell["counts"]), record)
         return None
 
     @property
@@ -386,9 +394,10 @@ def _can_be(method: str, model: str, ball: NormBall, changes: Mapping[str, Any])
         return None
 
 
-def _short(value: Any) -> str:
-    """A setting's value for a name."""
-    return provenance.key(value=value)[:8] if isinstance(value, list | tuple) else str(plain(value=value)["value"])
+def _listed(settings: dict[str, Any]) -> list[str]:
+    """Settings for a name; where they are long, a digest of them, for a file's name has a limit."""
+    listed = [f"{name}={value}" for name, value in settings.items()]
+    return listed if len("-".join(listed)) < _LONGEST_SETTINGS else [f"set={provenance.key(**settings)[:8]}"]
 
 
 def _hashable(layers: str | list[str] | None) -> str | tuple[str, ...] | None:
@@ -412,19 +421,15 @@ def _all_that_can_be(key: Callable[[Record], str]) -> Iterator[str]:
             continue
 
 
-def _keys(recipe: Recipe) -> set[str]:
-    return set(_all_that_can_be(recipe.key))
-
-
-_journals: dict[tuple[Path, int], Journal] = {}
+_journals: dict[Path, tuple[int, Journal]] = {}
 
 
 def _journal(path: Path) -> Journal:
     """The journal at `path`, read again only when it has grown."""
     size = path.stat().st_size if path.exists() else -1
-    if (path, size) not in _journals:
-        _journals[path, size] = Journal(path if size >= 0 else None)
-    return _journals[path, size]
+    if path not in _journals or _journals[path][0] != size:
+        _journals[path] = size, Journal(path if size >= 0 else None)
+    return _journals[path][1]
 
 
 @contextmanager

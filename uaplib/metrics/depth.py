@@ -99,9 +99,10 @@ def check(model: nn.Module, images: Tensor, truth: Tensor) -> None:
 
 def compare(clean: Tensor, perturbed: Tensor, truth: Tensor, *, clip: bool) -> DepthEvaluation:
     """Return the evaluation of depths (N, H, W) without and with a perturbation."""
+    clean, perturbed, truth = (each.cpu() for each in (clean, perturbed, truth))  # where there is double precision
     before, after = (torch.stack([*errors(each, truth).values()], 1) for each in (clean, perturbed))
     moved = 1 - errors(perturbed, clean.where(truth > 0, 0.0))["delta_1"]
-    return DepthEvaluation(before.cpu(), after.cpu(), moved.cpu(), clip)
+    return DepthEvaluation(before, after, moved, clip)
 
 
 def evaluate(

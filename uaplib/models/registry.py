@@ -137,12 +137,15 @@ def load(name: str, device: str | torch.device = "cpu", weights: str | Path | No
     "lite0-camvid", "unet-camvid", "lite0-scenes", "unet-scenes" and those of torchvision, positive depth in metres,
     K = 1, for "unet-depth", and inverse depth up to a factor for "midas-small".
 
+    device: where it computes, or "auto": a GPU where there is one.
     weights: a file that `uaplib train` wrote, for a network that is trained here; its own when absent.
 
     Raises ValueError for an unknown name (nearest names given) or damaged weights, FileNotFoundError or ImportError
     when weights or packages are missing, saying which and how to get them.
     """
     import torch
+
+    from uaplib.devices import pick_device
 
     network = find(name)
     if weights and not network.training:
@@ -152,7 +155,7 @@ def load(name: str, device: str | torch.device = "cpu", weights: str | Path | No
     if network.training:
         _read_weights(name, model, Path(weights) if weights else weights_file(name))
     # Channels last is the faster layout of these networks' weights, on a processor as on a GPU.
-    return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    return model.eval().requires_grad_(False).to(pick_device(device), memory_format=torch.channels_last)
 
 
 def _read_weights(name: str, model: Normalized, path: Path) -> None:
