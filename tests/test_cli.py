@@ -302,7 +302,7 @@ BAD = {
 def test_bad_input_raises_a_clear_error(case):
     arguments, message = BAD[case]
     result = invoke(*arguments)
-    assert isinstance(result.exception, ValueError | OSError)
+    assert isinstance(result.exception, ValueError | TypeError | OSError)
     assert message in str(result.exception)
 
 

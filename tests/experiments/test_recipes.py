@@ -267,7 +267,7 @@ def test_an_interrupted_recipe_leaves_a_checkpoint(few, tmp_path):
     assert torch.equal(recipe.craft(checkpoint=tmp_path / "c").delta, first.delta)
 
 
-def test_measuring_gives_what_evaluate_gives(evaluated):
+def test_measuring_gives_what_evaluate_gives(folders, evaluated):
     recipe = Recipe("noise", "vgg16-mini", linf(24), seed=1)
     crafted, model = recipe.craft(), models.load("vgg16-mini")
     expected = metrics.evaluate(model, *evaluated, crafted.delta)

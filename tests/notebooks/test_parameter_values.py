@@ -119,7 +119,7 @@ def hurried(monkeypatch, tmp_path):
 
     def short(row, model, ball, settings, data, **options):
         if row.name == "uap":
-            few = {name: data[name][:2] for name in ("images", "labels")}
+            few = data | {name: data[name][:2] for name in ("images", "labels")}
             return craft(row, model, ball, settings | {"max_passes": 1}, few, **options)
         brief = {"max_iterations": 1, "check_every": 1, "check_after": 0, "batch_size": 1}
         return craft(

@@ -100,7 +100,7 @@ class TransferStudy:
 
     @property
     def rows(self) -> list[str]:
-        """The names of its rows, the recipes first; a release is "published:" and its name."""
+        """The names of its rows, first the recipes, then the releases."""
         return [recipe.name for recipe in self.recipes] + [f"published:{name}" for name in self.released]
 
     def kept(self) -> "TransferMatrix | None":
