@@ -21,7 +21,8 @@ def how(name):
 
 
 def load(name, role, count):
-    return or_skip(lambda: data.load(name, role, count, **how(name)))
+    """At most so many: of photographs there may be only foolbox's twenty."""
+    return or_skip(lambda: data.load(name, role, count and min(count, data.most(name, role)), **how(name)))
 
 
 def pixels(images):
