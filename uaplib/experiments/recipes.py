@@ -404,6 +404,11 @@ def ablation(method: str, model: str, ball: NormBall, preset: str = "", seed: in
     return Recipe(method, model, ball, seed, changes)
 
 
+def _duration(seconds: float) -> str:
+    """A time as people say it, for instance "about 5 min"."""
+    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
+
+
 def _can_be(method: str, model: str, ball: NormBall, changes: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What is left of the changes when those that say the default are dropped; None where they are not possible."""
     try:
