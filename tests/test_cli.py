@@ -23,7 +23,7 @@ from uaplib.experiments import Recipe, images, recipes, store, studies
 from uaplib.perturbation import UniversalPerturbation
 from uaplib.published import RELEASES
 
-COMMANDS = ["train", "craft", "import", "evaluate", "transfer", "list"]
+COMMANDS = ["train", "craft", "import", "evaluate", "transfer", "get", "list"]
 
 
 def invoke(*arguments):

@@ -381,7 +381,11 @@ def get(
     names = [name for name, entry in registry.entries().items() if every or wanted & set(entry.chapters)]
     if all(map(store.here, names)):
         _say("all of it is there already")
-    elif missing := store.fetch_all(names):
+    try:
+        missing = store.fetch_all(names)
+    except KeyboardInterrupt:
+        _interrupted()
+    if missing:
         raise FileNotFoundError(_what_is_missing(missing, len(names)))
     for folder in dict.fromkeys(store.here(name).parents[name.count("/")] for name in names):
         print(folder)

@@ -74,12 +74,11 @@ def download(
 
 @contextlib.contextmanager
 def _silent(logger: "Logger", wanted: bool) -> Iterator[None]:
-    level = logger.level
-    logger.setLevel("WARNING" if wanted else level)
+    logger.disabled = wanted
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.disabled = False
 
 
 def reason(error: BaseException) -> str:

@@ -406,7 +406,7 @@ def ablation(method: str, model: str, ball: NormBall, preset: str = "", seed: in
 
 def _duration(seconds: float) -> str:
     """A time as people say it, for instance "about 5 min"."""
-    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
+    return f"about {max(1, round(seconds))} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
 
 
 def _can_be(method: str, model: str, ball: NormBall, changes: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -94,12 +94,13 @@ def failure(name: str) -> str | None:
 
 def fetch_all(names: Sequence[str]) -> list[str]:
     """Fetch the book's files of these names where no copy is here, and return those that cannot be had."""
+    wanted = {name: registry.entries()[name].size for name in names if not here(name)}
     missing = []
-    with tqdm(total=sum(registry.entries()[name].size for name in names), **_BAR) as bar:
-        for name in names:
-            if not (here(name) or fetched(name, progress=False)):
+    with tqdm(total=sum(wanted.values()), disable=not wanted, **_BAR) as bar:
+        for name, size in wanted.items():
+            if not fetched(name, progress=False):
                 missing.append(name)
-            bar.update(registry.entries()[name].size)
+            bar.update(size)
     return missing
 
 
@@ -138,7 +139,7 @@ def _fetch(origin: str, name: str, progress: bool) -> str:
         return _unreachable[origin]
     entry, url = registry.entries()[name], f"{origin.rstrip('/')}/{name}"
     try:
-        with tqdm(desc=Path(name).name, total=entry.size, disable=not progress, delay=1, **_BAR) as bar:
+        with tqdm(desc=Path(name).name, total=entry.size, disable=not progress, **_BAR) as bar:
             download(url, f"sha256:{entry.sha256}", book_folder() / name, bar=bar, timeout=TIMEOUT)
     except FileNotFoundError as error:
         why = reason(error.__cause__)
