@@ -15,7 +15,7 @@ from uaplib.balls import linf
 from uaplib.experiments import Recipe, ablation, images, registry, store, studies
 from uaplib.perturbation import UniversalPerturbation
 
-BOOK = store.ARTIFACTS
+BOOK = Path(__file__).parents[2] / "artifacts"
 A, B, C = "net/a.safetensors", "net/b.json", "net/c.safetensors"
 
 RECIPE = Recipe("uap", "resnet-mini", linf(24))

@@ -1,7 +1,4 @@
-"""The book's own experiments: recipes, the images they see, the studies they belong to, and where results are kept.
-
-What is not used is not imported (PEP 562): `uaplib get` does without PyTorch.
-"""
+"""The book's own experiments: recipes, the images they see, the studies they belong to, and where results are kept."""
 
 from importlib import import_module
 
@@ -20,7 +17,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> object:
-    """Import a part when it is first used."""
+    """Import a part when it is first used (PEP 562): `uaplib get` does without PyTorch."""
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LATER[name]), name)
