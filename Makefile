@@ -27,8 +27,9 @@ test-without-data: .venv/ready .venv/peers ## once more without data sets and ne
 		--ignore=tests/attacks --ignore=tests/pipeline --ignore=tests/notebooks \
 		--ignore=tests/book/test_html.py --ignore=tests/book/test_browser.py --ignore=notebooks/08-depth.ipynb
 
-update: .venv/ready data ## execute what changed and write the outputs back into notebooks/
+update: .venv/ready data ## execute what changed and write the outputs back into notebooks/; then register what they read
 	$(BIN)/uaplib book update
+	$(BIN)/uaplib book registry
 
 # On large images glibc's allocator gives memory back and asks for it again all the time; kept, crafting is faster.
 artifacts: export MALLOC_MMAP_MAX_ := 0

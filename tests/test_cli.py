@@ -23,7 +23,7 @@ from uaplib.experiments import Recipe, images, recipes, store, studies
 from uaplib.perturbation import UniversalPerturbation
 from uaplib.published import RELEASES
 
-COMMANDS = ["train", "craft", "import", "evaluate", "transfer", "list"]
+COMMANDS = ["train", "craft", "import", "evaluate", "transfer", "get", "list"]
 
 
 def invoke(*arguments):
@@ -525,6 +525,7 @@ def test_training_writes_into_a_folder_of_the_users(monkeypatch, tmp_path):
 def test_an_installed_package_crafts_all_into_the_data_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(store, "ARTIFACTS", None)
     monkeypatch.setenv("UAPLIB_DATA", str(tmp_path))
+    monkeypatch.setenv("UAPLIB_ARTIFACTS", str(tmp_path / "none"))
     monkeypatch.setattr(studies, "book", lambda: [Recipe("noise", "resnet-mini", linf(24))])
     few = torch.rand(3, 1, 28, 28), torch.arange(3)
     monkeypatch.setattr(images, "_load", lambda model, role, count: few)

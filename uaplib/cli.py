@@ -1,4 +1,4 @@
-"""The command `uaplib`: train, craft, import, evaluate, transfer, list, book.
+"""The command `uaplib`: train, craft, import, evaluate, transfer, get, list, book.
 
 Help, lists and refusals are to come at once, so each command imports what it computes with, after its checks.
 """
@@ -362,6 +362,42 @@ def _sources(names: list[str]) -> dict[str, "UniversalPerturbation"]:
         first = next(iter(found.values()))
         found["noise"] = noise(first.ball, tuple(first.delta.shape[1:]))
     return found
+
+
+@app.command(epilog="Example: `uaplib get --chapter 5`.")
+def get(
+    chapter: Annotated[list[int] | None, typer.Option(help="The number of a chapter. Repeat it for more.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="The results of all chapters.")] = False,
+) -> None:
+    """Fetch the kept results that a chapter reads, once, so that it runs without a network and crafts nothing slow."""
+    if every == bool(chapter):
+        raise ValueError("name a chapter, or say --all")
+    from uaplib.experiments import registry, store
+
+    wanted = set(chapter or ())
+    if unknown := sorted(wanted - set(registry.chapters())):
+        known = ", ".join(map(str, registry.chapters()))
+        raise ValueError(f"chapter={unknown[0]} reads no kept result; those that do are {known}")
+    names = [name for name, entry in registry.entries().items() if every or wanted & set(entry.chapters)]
+    if all(map(store.here, names)):
+        _say("all of it is there already")
+    try:
+        missing = store.fetch_all(names)
+    except KeyboardInterrupt:
+        _interrupted()
+    if missing:
+        raise FileNotFoundError(_what_is_missing(missing, len(names)))
+    for folder in dict.fromkeys(store.here(name).parents[name.count("/")] for name in names):
+        print(folder)
+
+
+def _what_is_missing(names: list[str], wanted: int) -> str:
+    from uaplib.experiments import store
+
+    where = store.source()
+    if not where:
+        return f"{len(names)} of {wanted} files are not in {store.ARTIFACTS}, for instance {names[0]}"
+    return f"{len(names)} of {wanted} files could not be had from {where}, {names[0]}: {store.failure(names[0])}"
 
 
 @app.command("list", epilog="Example: `uaplib list models`.")

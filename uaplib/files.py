@@ -11,6 +11,15 @@ import urllib.error
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from logging import Logger
+
+    from tqdm import tqdm
+
+# What `reason` says where the server itself cannot be had, so that its other files cannot be, either.
+UNREACHABLE = ("its certificate is not trusted", "no answer in time", "no network")
 
 
 def data_folder() -> Path:
@@ -35,8 +44,17 @@ def note_read(path: Path) -> Path:
     return path
 
 
-def download(url: str, known_hash: str, path: Path, remedy: str = "Fetch it yourself, and put it there.") -> Path:
+def download(
+    url: str,
+    known_hash: str,
+    path: Path,
+    remedy: str = "Fetch it yourself, and put it there.",
+    bar: "tqdm | None" = None,
+    timeout: float = 30,
+) -> Path:
     """Download `url` to `path` and return it; known_hash: for instance "sha256:...", which the file must have.
+
+    bar: shows the progress, in place of pooch's lines. timeout: seconds without an answer after which it is given up.
 
     Raises FileNotFoundError, whatever the network, the disk or a wrong checksum raised: it names both, says why in a
     few words, and what to do (`remedy`). What was there before stays, and nothing else: no file, no new folder.
@@ -45,12 +63,22 @@ def download(url: str, known_hash: str, path: Path, remedy: str = "Fetch it your
         warnings.simplefilter("ignore")  # it looks for notebook widgets, and says so in every notebook without them
         import pooch
     try:
-        with new_folders(path.parent):
-            return Path(pooch.retrieve(url, known_hash, path.name, path.parent))
+        with new_folders(path.parent), _silent(pooch.get_logger(), bar is not None):
+            downloader = pooch.HTTPDownloader(progressbar=bar, timeout=timeout)
+            return Path(pooch.retrieve(url, known_hash, path.name, path.parent, downloader=downloader))
     except Exception as error:
         raise FileNotFoundError(
             f"{path} is not there, and {url} could not be downloaded: {reason(error)}.\n{remedy}"
         ) from error
+
+
+@contextlib.contextmanager
+def _silent(logger: "Logger", wanted: bool) -> Iterator[None]:
+    logger.disabled = wanted
+    try:
+        yield
+    finally:
+        logger.disabled = False
 
 
 def reason(error: BaseException) -> str:
@@ -61,10 +89,11 @@ def reason(error: BaseException) -> str:
         return f"{error.response.status_code} {error.response.reason}"
     if isinstance(error, urllib.error.HTTPError):
         return f"{error.code} {error.reason}"
+    untrusted, late, offline = UNREACHABLE
     for kinds, words in (
-        ((requests.SSLError, ssl.SSLError), "its certificate is not trusted"),
-        ((requests.Timeout, TimeoutError), "no answer in time"),
-        ((requests.ConnectionError, ConnectionError, socket.gaierror), "no network"),
+        ((requests.SSLError, ssl.SSLError), untrusted),
+        ((requests.Timeout, TimeoutError), late),
+        ((requests.ConnectionError, ConnectionError, socket.gaierror), offline),
         (requests.ChunkedEncodingError, "the connection broke off"),
     ):
         if isinstance(error, kinds):

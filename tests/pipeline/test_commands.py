@@ -9,14 +9,14 @@ from typer.testing import CliRunner
 
 import uaplib.pipeline
 from tests.pipeline.conftest import printed, write
-from uaplib import cli
+from uaplib import cli, files
 from uaplib.data import fashion_mnist
-from uaplib.experiments import images, studies
+from uaplib.experiments import images, registry, studies
 from uaplib.pipeline import commands, fetch
 from uaplib.pipeline import hero as hero_module
 from uaplib.pipeline.execute import ExecutionError
 
-COMMANDS = ["build", "update", "data", "hero", "images"]
+COMMANDS = ["build", "update", "data", "hero", "images", "registry"]
 STEMS = ["01-a", "02-b", "03-c"]
 
 
@@ -287,3 +287,22 @@ def test_the_digests_of_the_images_are_written_into_artifacts(root, monkeypatch)
     monkeypatch.setattr(studies, "images_of_the_book", lambda: parts)
     commands.images()
     assert kept == [parts]
+
+
+def test_the_registry_says_what_each_chapter_read_and_keeps_its_word_where_that_is_not_known(root, runs, monkeypatch):
+    file = root / "registry.csv"
+    monkeypatch.setattr(registry, "FILE", file)
+    before = {"a": registry.Entry(9, "old", 5.0, (1, 2, 7)), "gone": registry.Entry(1, "", None, (2,))}
+    monkeypatch.setattr(registry, "entries", lambda: before)
+    runs.reads = {"01-a": ["artifacts/net/b", "artifacts/none"], "03-c": ["artifacts/a"]}
+    commands.update(["01-a", "03-c"])
+    (root / "artifacts" / "net" / "half.safetensors.part").write_text("a checkpoint")
+    (root / "artifacts" / "net" / "r.json").write_text('{"run": {"seconds": 1.5}}')
+    commands.registry()
+    one = "1,6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"  # the digest of "1"
+    lines = file.read_text().splitlines()
+    assert lines[:3] == ["name,size,sha256,seconds,chapters", f"a,{one},,2 3", f"net/b,{one},,1"]
+    name, size, digest, *rest = lines[3].split(",")
+    assert (name, size, rest) == ("net/r.json", "25", ["1.5", ""])
+    assert digest == files.sha256(root / "artifacts" / "net" / "r.json")
+    assert len(lines) == 4

@@ -19,7 +19,7 @@ from uaplib.attacks.methods import Method
 from uaplib.balls import NormBall
 from uaplib.cells import cell_key, new_cell
 from uaplib.checks import check_seed, whole
-from uaplib.experiments import store
+from uaplib.experiments import registry, store
 from uaplib.experiments.images import Record, at_hand, images_for, images_from, of_the_book
 from uaplib.files import check_writable, write_text
 from uaplib.journal import Journal
@@ -144,6 +144,11 @@ class Recipe:
         return f"{self.model.replace(':', '-')}/{self.name}.safetensors"
 
     @property
+    def record_place(self) -> str:
+        """The place of its record, where that is kept without it."""
+        return self.place.removesuffix("safetensors") + "json"
+
+    @property
     def command(self) -> str:
         """The command that crafts it."""
         budget = f"--eps-255 {self.ball.eps * 255:g}" if self.ball.p == math.inf else f"--eps-l2 {self.ball.eps:g}"
@@ -251,10 +256,12 @@ class Recipe:
     def load_or_craft(self, progress: bool = True) -> UniversalPerturbation:
         """Return the artifact, wherever it is kept; where it is not, craft it and keep it beside the data.
 
-        Interrupted crafting goes on in the next call. Warns when nothing can be kept.
+        Interrupted crafting goes on in the next call. Warns when nothing can be kept, and, where the book has the
+        artifact and it could not be fetched, how long crafting takes instead.
         """
         if found := self.find():
             return found
+        self._say_what_crafting_takes()
         path = store.own_folder() / self.place
         writable = False
         with _what_is_not_kept_is_a_warning():
@@ -268,6 +275,18 @@ class Recipe:
                 path.replace(path.with_name(f"{path.name}.old"))
             self._keep(crafted, path)
         return crafted
+
+    def _say_what_crafting_takes(self) -> None:
+        """Warn when the perturbation, or the record of one that is not kept, could not be fetched."""
+        for place in (self.place, self.record_place):
+            if why := store.failure(place):
+                took, chapters = registry.entries()[place].seconds, registry.entries()[place].chapters
+                wanted = f"--chapter {chapters[0]}" if chapters else "--all"
+                warnings.warn(
+                    f"{self.name} could not be fetched ({why}) and is crafted now, which took {_duration(took)} on one "
+                    f"core. To avoid it: `uaplib get {wanted}` where there is a network, or UAPLIB_ARTIFACTS=FOLDER",
+                    stacklevel=3,
+                )
 
     def craft_into(
         self, path: Path, progress: bool = False, device: str | torch.device = "cpu"
@@ -309,15 +328,14 @@ class Recipe:
 
     def keep_record(self, crafted: UniversalPerturbation, folder: Path) -> None:
         """Write the record of a perturbation that is not kept itself into its place in a folder of artifacts."""
-        path = (folder / self.place).with_suffix(".json")
-        write_text(path, json.dumps(self.record(crafted), indent=2) + "\n")
+        write_text(folder / self.record_place, json.dumps(self.record(crafted), indent=2) + "\n")
 
     def find_record(self) -> dict | None:
         """Return the record of its perturbation, from the artifact or kept without it; None when it is not there.
 
         Raises ValueError for a damaged record.
         """
-        for path in store.places(self.place.removesuffix("safetensors") + "json"):
+        for path in store.places(self.record_place):
             if path.is_file():
                 try:
                     found = json.loads(path.read_text(encoding="utf-8"))
@@ -384,6 +402,11 @@ def ablation(method: str, model: str, ball: NormBall, preset: str = "", seed: in
     presets = METHODS[check_name("method", method, METHODS)].presets
     changes = presets[check_name("variant", preset, presets)] if preset else {}
     return Recipe(method, model, ball, seed, changes)
+
+
+def _duration(seconds: float) -> str:
+    """A time as people say it, for instance "about 5 min"."""
+    return f"about {max(1, round(seconds))} s" if seconds < 90 else f"about {seconds / 60:.0f} min"
 
 
 def _can_be(method: str, model: str, ball: NormBall, changes: Mapping[str, Any]) -> Mapping[str, Any] | None:

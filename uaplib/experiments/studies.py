@@ -1,6 +1,7 @@
 """The book's studies: lists of recipes, by the question that each answers."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -107,11 +108,10 @@ class TransferStudy:
         """Return the matrix of its cells, rows and networks in its order; None where one of them is not kept."""
         from uaplib import transfer  # which draws, and is slow to import
 
-        place = store.find(self.cells)
-        try:
-            return transfer.load(place).arranged(self.rows, self.victims) if place else None
-        except KeyError:
-            return None
+        for place in store.places(self.cells):
+            with suppress(KeyError, FileNotFoundError):  # readers' own cells may be few
+                return transfer.load(place).arranged(self.rows, self.victims)
+        return None
 
     def sources(self) -> dict[str, UniversalPerturbation]:
         """Return the perturbations of its rows by name, crafted where they are not kept.

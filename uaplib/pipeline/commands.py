@@ -95,6 +95,25 @@ def images() -> None:
     images.keep(studies.images_of_the_book())
 
 
+@app.command(epilog="Example: `uaplib book registry`.")
+def registry() -> None:
+    """Write down anew what an installed library may fetch: the artifacts, and which chapters read them."""
+    root = _root()
+    from uaplib.experiments import registry
+
+    read = {int(notebook.stem[:2]): _read_by(notebook, root) for notebook in _execution().chapters(root)}
+    registry.write(registry.make(root / "artifacts", read))
+
+
+def _read_by(notebook: Path, root: Path) -> list[str] | None:
+    """The artifacts that a chapter looked for when it was executed last; None where there is no record of it."""
+    record = root / "_build" / "executed" / f"{notebook.stem}.json"
+    if not record.exists():
+        return None
+    found = json.loads(record.read_text(encoding="utf-8"))["artifacts"]
+    return [name.removeprefix("artifacts/") for name in found]
+
+
 def _root() -> Path:
     """The working folder, which must be the root of the checkout that the library runs from."""
     root, here = checkout(), Path.cwd()

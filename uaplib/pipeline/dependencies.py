@@ -11,6 +11,8 @@ from pathlib import Path
 from IPython.core.inputtransformer2 import TransformerManager
 
 LIBRARY = "uaplib"
+# It says what an installed library fetches. In a checkout a chapter reads the artifacts themselves, as its record says.
+NOT_READ = "experiments/registry.csv"
 
 
 def library_files(cells: Iterable[str], root: Path, also: Iterable[str] = ()) -> list[Path]:
@@ -65,7 +67,7 @@ def _imports(source: str, package: str) -> frozenset[str]:
 
 def _data(root: Path, reached: set[str]) -> Iterator[Path]:
     """The files that are not code, of the packages that are reached."""
-    for file in (root / LIBRARY).rglob("*"):
+    for file in {*(root / LIBRARY).rglob("*")} - {root / LIBRARY / NOT_READ}:
         if file.is_file() and file.suffix not in (".py", ".pyc") and not file.name.startswith("."):
             package = next(folder for folder in file.parents if (folder / "__init__.py").exists())
             if ".".join(package.relative_to(root).parts) in reached:
