@@ -107,15 +107,16 @@ def test_the_version():
     assert succeed("--version") == f"uaplib {uaplib.__version__}\n"
 
 
-@pytest.mark.parametrize(
-    ("what", "expected"),
-    [
-        ("methods", "\n".join([*METHODS, ""])),
-        ("published", "\n".join([*RELEASES, ""])),
-    ],
-)
-def test_list_the_rest(what, expected):
-    assert succeed("list", what) == expected
+def test_list_published():
+    assert succeed("list", "published") == "\n".join([*RELEASES, ""])
+
+
+def test_list_methods_says_what_each_sees_and_costs():
+    lines = succeed("list", "methods").splitlines()
+    assert lines[::3] == [f"{name}: {row.title}" for name, row in METHODS.items()]
+    uap = lines.index("uap: UAP")
+    assert lines[uap + 1] == "    sees: predictions; for networks that say: label"
+    assert lines[uap + 2].startswith("    cost: DeepFool on every image")
 
 
 def test_list_data_says_what_each_is_its_licence_and_how_to_get_it(monkeypatch):

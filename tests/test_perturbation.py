@@ -231,6 +231,12 @@ def test_a_file_of_a_later_version_says_that_it_is_one(tmp_path):
         UniversalPerturbation.load(tmp_path / "v")
 
 
+def test_a_value_counts_as_saturated_only_where_the_whole_budget_is_used():
+    values = torch.tensor([1.0, -1.0, 0.999, -0.95, 0.9, 0.0]).view(1, 1, 2, 3)
+    found = UniversalPerturbation(0.1 * values, NormBall(math.inf, 0.1), "made")
+    assert found.saturation == pytest.approx(2 / 6)
+
+
 NUMBERS = {"int64": np.int64(3), "float32": np.float32(0.5), "bool": np.bool_(True), "tensor": torch.tensor(2)}
 
 

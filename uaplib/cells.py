@@ -5,6 +5,7 @@ from typing import Any
 
 from uaplib import provenance
 from uaplib.balls import NormBall
+from uaplib.journal import Journal
 from uaplib.perturbation import UniversalPerturbation
 
 
@@ -30,6 +31,22 @@ def cell_key(
         weights_sha256=weights_sha256, images_sha256=images_sha256, truth_sha256=truth_sha256,
         clip=clip, autocast=autocast,
     )  # fmt: skip
+
+
+LABELS = ("source", "victim", "task")  # what a cell is about
+
+
+def compact(journal: Journal) -> int:
+    """Remove the cells about which there is a later word, and return how many have gone."""
+    last = {(key, *labels) for labels, (key, _) in journal.last(*LABELS).items()}
+
+    def keep(key: str, cell: dict) -> bool:
+        labels = (key, *(cell[name] for name in LABELS))
+        said = labels in last
+        last.discard(labels)
+        return said
+
+    return journal.compact(keep)
 
 
 def new_cell(name: str, source: UniversalPerturbation, victim: str, task: str, counts: Mapping[str, Any]) -> dict:

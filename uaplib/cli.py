@@ -135,6 +135,8 @@ def craft(
     if every:
         for recipe in studies.book():
             _craft_for_the_book(recipe, place)
+        for cells in sorted({recipe.cells for recipe in studies.book()}):
+            _compact(cells)
         return
     ball = linf(eps_255) if eps_255 is not None else NormBall(2, eps_l2)
     preset = ablation(method, model, ball, variant).settings
@@ -185,6 +187,15 @@ def _craft_for_the_book(recipe: "Recipe", device: "torch.device") -> None:
     if only_record:  # last: as long as the perturbation lies there, the work is not over
         recipe.keep_record(kept, folder)
         path.unlink()
+
+
+def _compact(cells: str) -> None:
+    """Remove the cells of the book that were measured again since."""
+    from uaplib.cells import compact
+    from uaplib.experiments import store
+    from uaplib.journal import Journal
+
+    compact(Journal(store.kept_folder() / cells))
 
 
 def _craft(recipe: "Recipe", path: Path, device: "torch.device", replace: bool = False) -> "UniversalPerturbation":
@@ -324,6 +335,8 @@ def transfer(
         matrix = transfer_matrix(rows, victims, test, clip=clip, device=place, cells=cells, progress=True)
     except KeyboardInterrupt:
         _interrupted()
+    if study:
+        _compact(chosen.cells)
     matrix.to_csv(out)
     print(matrix.pivot().round(1).to_string())
     print(f"n: {', '.join(f'{v} {n}' for v, n in matrix.table.groupby('victim', sort=False).n.first().items())}")
@@ -413,8 +426,12 @@ def list_(
             print(f"{name}: {row.title}\n    licence: {row.licence}\n    how to get it: {row.how_to_get()}")
     elif what == "torchvision":
         print("\n".join([*models.pretrained.torchvision_names(), *models.pretrained.segmenter_names()]))
+    elif what == "methods":
+        for name, row in METHODS.items():
+            print(f"{name}: {row.title}\n    sees: {row.sees}; for networks that say: {', '.join(row.tasks)}")
+            print(f"    cost: {row.cost}")
     else:
-        print("\n".join({"methods": METHODS, "published": RELEASES}[what]))
+        print("\n".join(RELEASES))
 
 
 def _list_models() -> None:

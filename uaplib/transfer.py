@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from uaplib import metrics, models, plots, provenance
-from uaplib.cells import cell_key, new_cell
+from uaplib.cells import LABELS, cell_key, new_cell
 from uaplib.devices import device_of
 from uaplib.files import check_writable, note_read, write_text
 from uaplib.journal import Journal
@@ -27,7 +27,6 @@ from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
 
 Images = tuple[Tensor, Tensor]
-_PAIR = ("source", "victim", "task")  # the fields of a cell that say what it is about
 CHUNK = 200  # images that are on the device at a time
 
 
@@ -221,7 +220,7 @@ def transfer_matrix(
     if cells:
         check_writable(Path(cells))
     journal, found, left_out = Journal(cells), [], {}
-    journal.last(*_PAIR)  # refuses a file of other records before anything is measured
+    journal.last(*LABELS)  # refuses a file of other records before anything is measured
     with tqdm(total=len(sources) * len(victims), desc="transfer", unit="cell", disable=not progress) as bar:
         for name, network in victims.items():
             try:
@@ -243,7 +242,7 @@ def _column(
     name: str, victim: Victim, sources: Mapping[str, UniversalPerturbation], journal: Journal, bar: tqdm
 ) -> list[dict]:
     """The cells of all sources on one victim."""
-    column, last = [], journal.last(*_PAIR)
+    column, last = [], journal.last(*LABELS)
     for source_name, source in sources.items():
         bar.set_postfix_str(f"{source_name} on {name}")
         key, fitted = victim.key(source), source.fitted(victim.images)
@@ -267,7 +266,7 @@ def load(cells: str | Path) -> TransferMatrix:
     """
     if not note_read(Path(cells)).is_file():
         raise FileNotFoundError(f"there are no cells of a transfer matrix at {cells}")
-    found = Journal(cells).last(*_PAIR).values()
+    found = Journal(cells).last(*LABELS).values()
     return _matrix([cell for _, cell in found if cell["task"] == "label"])
 
 

@@ -155,6 +155,17 @@ def test_saturation_halves_the_perturbation(craft):
     assert all(history[i + 1]["saturation"] < 0.5 for i in halved if i + 1 < len(history))
 
 
+def test_what_is_due_together_is_measured_first_and_halved_then(craft):
+    found = craft("none", settings={"learning_rate": 10.0, "check_every": 3, "halve_every": 3})
+    assert [("rate" in entry, entry.get("halved", False)) for entry in found.history[2::3]] == [(True, True)] * 4
+    assert (found.delta.abs() == BALL.eps).float().mean() > 0.9  # the iterate itself was kept, not half of it
+
+
+def test_the_first_iterate_counts_as_saturated_only_at_the_border_of_the_ball(craft):
+    history = craft("none", settings={"learning_rate": 1e-12, "max_iterations": 1, "check_every": 1}).history
+    assert history[0]["saturation"] < 0.02  # uniform noise: of its pixels a tenth lie above 0.9 of the budget
+
+
 def test_a_run_without_measurement_is_measured_in_the_end(craft):
     history = craft("none", settings={"check_every": 100}).history
     assert ["rate" in entry for entry in history] == [False] * 11 + [True]

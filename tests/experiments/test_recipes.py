@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import or_skip
+from tests.pretend import place
 from uaplib import attacks, data, metrics, models, provenance, published
 from uaplib.attacks import METHODS, GDUAPSettings, Settings
 from uaplib.balls import NormBall, linf
@@ -18,6 +19,7 @@ from uaplib.metrics import depth, segmentation
 from uaplib.models import dense
 from uaplib.perturbation import UniversalPerturbation
 
+weights = recipes.weights_sha256
 SMALL = {"images": 6, "max_passes": 1}
 BOOK = store.ARTIFACTS
 
@@ -565,6 +567,30 @@ def test_a_study_stops_where_it_is_interrupted(folders, few, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         study.sources()
     assert files(folders[1]) == [f"{INTERRUPTED['fff'].place}.part"]
+
+
+def test_what_is_crafted_elsewhere_comes_to_the_cpu(folders, few, monkeypatch):
+    asked, craft = [], Recipe.craft
+
+    def elsewhere(recipe, progress=False, checkpoint=None, device="cpu"):
+        asked.append(device)
+        crafted = craft(recipe, progress, checkpoint)
+        return replace(crafted, delta=place(crafted.delta))
+
+    monkeypatch.setattr(Recipe, "craft", elsewhere)
+    found = INTERRUPTED["fff"].load_or_craft(device="cuda:7")
+    assert asked == ["cuda:7"]
+    assert found.delta.device == INTERRUPTED["fff"].load_or_craft().delta.device == torch.device("cpu")
+
+
+def test_a_kept_matrix_of_other_weights_is_not_used(monkeypatch):
+    study = studies.transfer_studies()["fashion-mnist"]
+    few = replace(study, recipes=[r for r in study.recipes if r.model == "vgg-f-mini" and r.seed == 0])
+    assert len(few.kept().table) == len(few.recipes) * 6
+    monkeypatch.setattr(recipes, "weights_sha256", lambda model: "0" * 64 if model == "resnet-mini" else weights(model))
+    with pytest.warns(UserWarning, match="fashion-mnist.jsonl is not used: its cells are of other perturbations or"):
+        assert few.kept() is None
+    assert replace(few, victims=["vgg-f-mini", "vgg16-mini"]).kept() is not None
 
 
 def test_crafting_shows_progress(folders, few, capsys):

@@ -35,12 +35,11 @@ class Method:
 
     title, short: as lists and figures show it. module: the attack's, below `uaplib.attacks`. sees: one of `SEES`; a
     method that sees anything crafts on `images` images unless told otherwise. held_out: on how many evaluation images
-    its history reports. selects: whether it chooses its iterate
-    by the fooling rate on selection images. paper: its key in the book's bibliography. cost: in words, what crafting
-    takes. tasks: what a network may say: "label", "classes" or "depth". norms: of the balls that it takes. fixed:
-    settings that make it this method. book: the settings from which recipes start. name_parts: settings that always
-    stand in an artifact's name, with their letters. version: counts the changes after which the same settings give
-    another perturbation.
+    its history reports. selects: whether it chooses its iterate by the fooling rate on selection images. paper: its key
+    in the book's bibliography. cost: in words, what crafting takes. tasks: what a network may say: "label", "classes"
+    or "depth". norms: of the balls that it takes. fixed: settings that make it this method. book: the settings from
+    which recipes start. name_parts: settings that always stand in an artifact's name, with their letters. version:
+    counts the changes after which the same settings give another perturbation.
     """
 
     name: str

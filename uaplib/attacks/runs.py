@@ -28,8 +28,8 @@ class Run(ABC):
     """The state of one crafting, and how it changes.
 
     method, model, ball, seed, source: for the result. parameters: JSON-safe, all that the result depends on beside
-    method, ball, seed and weights. history: JSON-safe dictionaries; a step adds at most one, and changes
-    none but the last.
+    method, ball, seed and weights. history: JSON-safe dictionaries; a step adds at most one, and changes none but the
+    last.
     """
 
     unit = "it"  # what the progress bar counts
@@ -139,11 +139,10 @@ class _Crafting:
     def copy(self) -> tuple[dict[str, Tensor], dict]:
         """A copy of all that changes; of the history, that is its length and its last entry."""
         tensors, rest = self.run.state()
-        history = {"entries": len(self.run.history), "last": dict(*self.run.history[-1:])}
         tensors = {"generator": torch.get_rng_state(), **tensors}
-        return {name: tensor.detach().clone() for name, tensor in tensors.items()}, {
-            "rest": rest, "seconds": self.seconds, **history,
-        }  # fmt: skip
+        history = {"entries": len(self.run.history), "last": dict(*self.run.history[-1:])}
+        numbers = {"rest": rest, "seconds": self.seconds, **history}
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}, numbers
 
     def save(self) -> None:
         """Write the state after the last whole step."""

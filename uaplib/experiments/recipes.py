@@ -6,7 +6,7 @@ import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from uaplib.attacks.methods import Method
 from uaplib.balls import NormBall
 from uaplib.cells import cell_key, new_cell
 from uaplib.checks import check_seed, whole
+from uaplib.devices import pick_device
 from uaplib.experiments import registry, store
 from uaplib.experiments.images import Record, at_hand, images_for, images_from, of_the_book
 from uaplib.files import check_writable, write_text
@@ -134,9 +135,8 @@ class Recipe:
 
     def _unnamed(self) -> dict[str, Any]:
         """Settings of its own that neither a preset nor a letter stands for."""
-        return (
-            {n: v for n, v in sorted(self.settings.items()) if n not in self.row.name_parts} if not self.preset else {}
-        )
+        named = self.settings if self.preset else self.row.name_parts
+        return {name: value for name, value in sorted(self.settings.items()) if name not in named}
 
     @property
     def place(self) -> str:
@@ -157,14 +157,14 @@ class Recipe:
         for name, value in self._unnamed().items():
             setting = shlex.quote(f"{name}={json.dumps(value)}")
             options.append(f"--{OPTIONS[name]} {value}" if name in OPTIONS else f"--set {setting}")
-        return " ".join(
-            ["uaplib craft", self.method, "--model", self.model, budget, *options, "--seed", str(self.seed)]
-        )
+        words = ["uaplib craft", self.method, "--model", self.model, budget, *options, "--seed", str(self.seed)]
+        return " ".join(words)
 
     def craft(
         self, progress: bool = False, checkpoint: Path | None = None, device: str | torch.device = "cpu"
     ) -> UniversalPerturbation:
-        """Run the recipe, with model and images on `device`."""
+        """Run the recipe, with model and images on `device`, see `uaplib.devices.pick_device`."""
+        device = pick_device(device)
         model = models.load(self.model, device)
         settings = dict(self.all_settings)
         chosen = {name: settings.pop(name) for name in ("images", "role", "selection") if name in settings}
@@ -180,7 +180,7 @@ class Recipe:
         options = {"seed": self.seed, "source": self.model, "checkpoint": checkpoint, "progress": progress}
         return self.row.craft(model, self.ball, settings, seen, **options)
 
-    def _on(self, device: str | torch.device, role: str, count: int) -> list[torch.Tensor]:
+    def _on(self, device: torch.device, role: str, count: int) -> list[torch.Tensor]:
         return [tensor.to(device) for tensor in images_for(self.model, role, count)]
 
     def _count(self) -> int:
@@ -253,11 +253,11 @@ class Recipe:
                 )
         return None
 
-    def load_or_craft(self, progress: bool = True) -> UniversalPerturbation:
-        """Return the artifact, wherever it is kept; where it is not, craft it and keep it beside the data.
+    def load_or_craft(self, progress: bool = True, device: str | torch.device = "auto") -> UniversalPerturbation:
+        """Return the artifact, wherever it is kept; where it is not, craft it on `device` and keep it beside the data.
 
-        Interrupted crafting goes on in the next call. Warns when nothing can be kept, and, where the book has the
-        artifact and it could not be fetched, how long crafting takes instead.
+        It lies on the CPU, as one that is loaded. Interrupted crafting goes on in the next call. Warns when nothing can
+        be kept, and, where the book has the artifact and it could not be fetched, how long crafting takes instead.
         """
         if found := self.find():
             return found
@@ -268,8 +268,8 @@ class Recipe:
             check_writable(path, _ROOM)
             writable = True
         if not writable:
-            return self.craft(progress)
-        crafted = self._craft_resumably(path, progress)
+            return _on_the_cpu(self.craft(progress, device=device))
+        crafted = _on_the_cpu(self._craft_resumably(path, progress, device))
         with _what_is_not_kept_is_a_warning():
             if path.exists():  # out of date, but perhaps not for ever: the images of then may come back
                 path.replace(path.with_name(f"{path.name}.old"))
@@ -368,7 +368,7 @@ class Recipe:
         if record is None:
             return None
         journals = [journal] if journal else [_journal(place) for place in store.places(self.cells)]
-        for key in _all_that_can_be(lambda images_record: self._cell_key(record, images_record)):
+        for key in self.cell_keys(record, self.model):
             for cell in (each.get(key) for each in journals):
                 if cell and cell["victim"] == self.model:
                     return Measured(TASKS[cell["task"]].read(cell["counts"]), record)
@@ -379,18 +379,25 @@ class Recipe:
         """The place of its data set's cells in a folder of artifacts."""
         return f"cells/{models.find(self.model).data_set}.jsonl"
 
-    def _cell_key(self, record: dict, images_record: Record) -> str:
-        evaluated = images_record(self.model, "evaluation", None)
+    def cell_keys(self, record: dict, victim: str) -> Iterator[str]:
+        """Yield the keys that the cell of its perturbation on a network can have: on the book's images, on those here.
+
+        record: of the perturbation, see `record`.
+        """
+        return _all_that_can_be(lambda images_record: self._cell_key(record, victim, images_record))
+
+    def _cell_key(self, record: dict, victim: str, images_record: Record) -> str:
+        evaluated = images_record(victim, "evaluation", None)
         return cell_key(
             delta_sha256=record["delta_sha256"], shape=record["shape"], ball=self.ball,
-            weights_sha256=weights_sha256(self.model), images_sha256=evaluated["images_sha256"],
+            weights_sha256=weights_sha256(victim), images_sha256=evaluated["images_sha256"],
             truth_sha256=evaluated["truth_sha256"], clip=True, autocast=None,
         )  # fmt: skip
 
     def keep_measured(self, crafted: UniversalPerturbation, journal: Journal, progress: bool = False) -> None:
         """Measure the perturbation on its own network, and keep that as a cell."""
         counts = self.measure(crafted, progress=progress).counts()
-        key = self._cell_key(self.record(crafted), at_hand)
+        key = self._cell_key(self.record(crafted), self.model, at_hand)
         journal.add(key, new_cell(self.name, crafted, self.model, models.says(self.model), counts))
 
 
@@ -421,6 +428,10 @@ def _listed(settings: dict[str, Any]) -> list[str]:
     """Settings for a name; where they are long, a digest of them, for a file's name has a limit."""
     listed = [f"{name}={value}" for name, value in settings.items()]
     return listed if len("-".join(listed)) < _LONGEST_SETTINGS else [f"set={provenance.key(**settings)[:8]}"]
+
+
+def _on_the_cpu(crafted: UniversalPerturbation) -> UniversalPerturbation:
+    return replace(crafted, delta=crafted.delta.cpu())
 
 
 def _hashable(layers: str | list[str] | None) -> str | tuple[str, ...] | None:

@@ -1,15 +1,19 @@
 """The book's studies: lists of recipes, by the question that each answers."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uaplib import models, published
 from uaplib.attacks import METHODS
 from uaplib.balls import NormBall, linf
+from uaplib.cells import LABELS
 from uaplib.experiments import store
 from uaplib.experiments.recipes import SELECTION_IMAGES, Recipe, ablation
+from uaplib.journal import Journal
 from uaplib.models.spec import CHAPTER_MODEL
 from uaplib.perturbation import UniversalPerturbation
 
@@ -105,13 +109,32 @@ class TransferStudy:
         return [recipe.name for recipe in self.recipes] + [f"published:{name}" for name in self.released]
 
     def kept(self) -> "TransferMatrix | None":
-        """Return the matrix of its cells, rows and networks in its order; None where one of them is not kept."""
+        """Return the matrix of its cells, rows and networks in its order; None where one is missing or out of date.
+
+        Warns when what is kept is out of date.
+        """
         from uaplib import transfer  # which draws, and is slow to import
 
         for place in store.places(self.cells):
             with suppress(KeyError, FileNotFoundError):  # readers' own cells may be few
-                return transfer.load(place).arranged(self.rows, self.victims)
+                found = transfer.load(place).arranged(self.rows, self.victims)
+                if self._is_current(place):
+                    return found
+                warnings.warn(f"{place} is not used: its cells are of other perturbations or weights", stacklevel=2)
         return None
+
+    def _is_current(self, place: Path) -> bool:
+        """Whether the cells of all recipes are of their perturbations and the networks' weights of today.
+
+        Of releases, whose files need not be at hand, the names must do.
+        """
+        last = Journal(place).last(*LABELS)
+        records = {recipe: recipe.find_record() for recipe in self.recipes}
+        return all(
+            record and last[recipe.name, victim, "label"][0] in recipe.cell_keys(record, victim)
+            for recipe, record in records.items()
+            for victim in self.victims
+        )
 
     def sources(self) -> dict[str, UniversalPerturbation]:
         """Return the perturbations of its rows by name, crafted where they are not kept.
