@@ -232,7 +232,7 @@ def test_a_release_that_is_not_there_is_downloaded_with_its_digest(release, monk
     content, asked = path.read_bytes(), []
     path.unlink()
 
-    def retrieve(url, known_hash, fname, folder):
+    def retrieve(url, known_hash, fname, folder, downloader):
         asked.append((url, known_hash))
         path.write_bytes(content)
         return str(folder / fname)
@@ -246,7 +246,7 @@ def test_a_release_that_can_be_had_nowhere(release, monkeypatch):
     path, register = release
     register()
     path.unlink()
-    monkeypatch.setattr(pooch, "retrieve", lambda *a: (_ for _ in ()).throw(OSError("no network")))
+    monkeypatch.setattr(pooch, "retrieve", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
     with pytest.raises(FileNotFoundError) as caught:
         published.load("m-N")
     assert str(caught.value) == (
