@@ -57,7 +57,8 @@ def download(
     bar: shows the progress, in place of pooch's lines. timeout: seconds without an answer after which it is given up.
 
     Raises FileNotFoundError, whatever the network, the disk or a wrong checksum raised: it names both, says why in a
-    few words, and what to do (`remedy`). What was there before stays, and nothing else: no file, no new folder.
+    few words, and what to do (`remedy`); what was raised is its `__context__`. What was there before stays, and nothing
+    else: no file, no new folder.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it looks for notebook widgets, and says so in every notebook without them
@@ -69,7 +70,7 @@ def download(
     except Exception as error:
         raise FileNotFoundError(
             f"{path} is not there, and {url} could not be downloaded: {reason(error)}.\n{remedy}"
-        ) from error
+        ) from None  # a chapter shows this message, not a hundred lines of the network's libraries above it
 
 
 @contextlib.contextmanager

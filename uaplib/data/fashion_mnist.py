@@ -2,14 +2,16 @@
 
 import gzip
 import hashlib
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from uaplib.data import DATA_SETS
+from uaplib.data import DATA_SETS, pictures
 from uaplib.files import checkout, data_folder, download
 
 CLASSES = (
@@ -103,6 +105,30 @@ def load(split: str, first: int | None = None) -> Images:
     pixels = np.frombuffer(_content(_FILES[split, "images"]), np.uint8, offset=16).reshape(-1, 1, 28, 28)[:first]
     labels = np.frombuffer(_content(_FILES[split, "labels"]), np.uint8, offset=8)[:first]
     return Images(torch.from_numpy(pixels.astype(np.float32) / 255), torch.from_numpy(labels.astype(np.int64)))
+
+
+def load_or_twenty(first: int) -> Images:
+    """Return the `first` test images; where the files are not there, warn, and return at most twenty of them.
+
+    The package foolbox carries the first twenty, the same pixels. Raises FileNotFoundError where it is missing, too.
+    """
+    try:
+        return load("test", first)
+    except FileNotFoundError as missing:
+        try:
+            twenty = pictures.foolbox_pictures("fashionMNIST")
+        except FileNotFoundError:
+            raise missing from None
+        warnings.warn(
+            f"there are only the first {len(twenty)} test images, which foolbox carries: "
+            f"{' '.join(str(missing).split())}",
+            stacklevel=2,
+        )
+        return Images(*twenty[:first].load(_pixels))
+
+
+def _pixels(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture, np.float32)[None] / 255)
 
 
 def load_role(role: str, count: int | None = None) -> Images:

@@ -132,10 +132,13 @@ def _quietly(role: str) -> Pictures:
         return samples_or_pictures(role)
 
 
-def foolbox_pictures() -> Pictures:
-    """Return the 20 ImageNet pictures inside the package foolbox, which is found but not imported."""
+def foolbox_pictures(data_set: str = "imagenet") -> Pictures:
+    """Return the 20 pictures of a data set inside the package foolbox, which is found but not imported.
+
+    data_set: as foolbox's files call it, "imagenet" or "fashionMNIST". Raises FileNotFoundError when there are none.
+    """
     package = importlib.util.find_spec("foolbox")
-    files = sorted((Path(package.origin).parent / "data").glob("imagenet_*.jpg")) if package else []
+    files = sorted((Path(package.origin).parent / "data").glob(f"{data_set}_*")) if package else []
     if not files:
         raise FileNotFoundError("the package foolbox, which carries 20 ImageNet pictures, is not installed")
     return Pictures(files, [int(file.stem.split("_")[-1]) for file in files], "foolbox's twenty pictures")

@@ -142,7 +142,7 @@ def _fetch(origin: str, name: str, progress: bool) -> str:
         with tqdm(desc=Path(name).name, total=entry.size, disable=not progress, **_BAR) as bar:
             download(url, f"sha256:{entry.sha256}", book_folder() / name, bar=bar, timeout=TIMEOUT)
     except FileNotFoundError as error:
-        why = reason(error.__cause__)
+        why = reason(error.__context__)
         if why in UNREACHABLE:
             _unreachable[origin] = why
         return why
