@@ -210,12 +210,17 @@ def test_a_checkout_fetches_only_where_it_is_told_to(release, tmp_path, monkeypa
     assert store.find(B) == store.here(B) == tmp_path / "artifacts" / B
 
 
-def test_a_download_shows_a_bar_that_goes_and_says_nothing_else(release, capfd):
+def test_a_download_that_takes_long_shows_a_bar_that_goes_and_says_nothing_else(release, monkeypatch, capfd):
+    store.find(B)
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    release.wrong[A] = "slow"
     store.find(A)
     shown = capfd.readouterr()
     assert shown.out == ""
     *bars, rest = shown.err.split("\r")
     assert rest == bars[-1].strip() == ""
+    assert any(bar.strip() for bar in bars)
     assert all(bar.strip() == "" or bar.startswith("a.safetensors: ") for bar in bars)
 
 

@@ -21,6 +21,7 @@ _ROOT = checkout()
 ARTIFACTS = _ROOT / "artifacts" if _ROOT else None  # the book's own; an installed package has none
 URL = f"https://raw.githubusercontent.com/universal-perturbations/uap-book/v{__version__}/artifacts/"
 TIMEOUT = 15  # seconds without an answer
+PATIENCE = 1  # seconds before a bar is shown: most files are there sooner, and a chapter's output stays as it is
 _BAR = {"unit": "B", "unit_scale": True, "leave": False}
 
 _failures: dict[tuple[str, str], str] = {}  # by source and name, why it could not be had: nothing is asked for twice
@@ -104,6 +105,14 @@ def fetch_all(names: Sequence[str]) -> list[str]:
     return missing
 
 
+class _Bar(tqdm):
+    """A bar that is not drawn before its delay is over."""
+
+    def reset(self, total: float | None = None) -> None:
+        """Begin anew, as pooch does at the end, without drawing."""
+        self.n = 0
+
+
 def _is_address(text: str) -> bool:
     return text.startswith(("http://", "https://"))
 
@@ -139,7 +148,7 @@ def _fetch(origin: str, name: str, progress: bool) -> str:
         return _unreachable[origin]
     entry, url = registry.entries()[name], f"{origin.rstrip('/')}/{name}"
     try:
-        with tqdm(desc=Path(name).name, total=entry.size, disable=not progress, **_BAR) as bar:
+        with _Bar(desc=Path(name).name, total=entry.size, delay=PATIENCE, disable=not progress, **_BAR) as bar:
             download(url, f"sha256:{entry.sha256}", book_folder() / name, bar=bar, timeout=TIMEOUT)
     except FileNotFoundError as error:
         why = reason(error.__context__)
