@@ -9,12 +9,27 @@ from hypothesis import settings
 from torch import nn
 from torch.nn import functional as F
 
-from uaplib import models, published
+from uaplib import files, models, published
 from uaplib.data import fashion_mnist
 
 CLASSES = 5
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
+
+ABOUT_THE_CHECKOUT = ["book", "notebooks", "pipeline/test_dependencies.py", "test_artifacts.py", "test_wheel.py"]
+collect_ignore = [] if files.checkout() else ABOUT_THE_CHECKOUT
+
+
+def pytest_report_header():
+    return f"uaplib is no checkout, left out: {', '.join(collect_ignore)}" if collect_ignore else []
+
+
+@pytest.fixture
+def checkout():
+    """The root of the checkout that the library runs from; elsewhere, what is about a checkout is skipped."""
+    if not (root := files.checkout()):
+        pytest.skip("uaplib does not run from a checkout")
+    return root
 
 
 @pytest.fixture(scope="session")

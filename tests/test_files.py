@@ -66,6 +66,7 @@ def killed(*arguments, **keywords):
     raise KeyboardInterrupt
 
 
+@pytest.mark.usefixtures("checkout")
 def test_the_checkout_is_the_folder_with_the_notebooks():
     assert files.checkout() == Path(__file__).parents[1]
 

@@ -4,7 +4,9 @@ import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+import uaplib
+
+LIBRARY = Path(uaplib.__file__).parent
 STOREYS = [
     {"", "names", "files", "checks", "devices", "provenance", "balls", "releases"},
     {"perturbation", "cells", "journal"},
@@ -21,8 +23,8 @@ MOVED = {"depth", "segmentation"}  # the old names, for one release
 
 
 def modules():
-    for file in sorted((ROOT / "uaplib").rglob("*.py")):
-        parts = file.relative_to(ROOT / "uaplib").with_suffix("").parts
+    for file in sorted(LIBRARY.rglob("*.py")):
+        parts = file.relative_to(LIBRARY).with_suffix("").parts
         yield ".".join(part for part in parts if part != "__init__"), file
 
 

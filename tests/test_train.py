@@ -356,6 +356,7 @@ def test_a_network_of_others_is_not_trained(few_images):
         train("efficientnet-lite0", few_images)
 
 
+@pytest.mark.usefixtures("checkout")
 def test_without_camvid_the_error_is_clear_and_nothing_is_written(monkeypatch, tmp_path):
     monkeypatch.setenv("UAPLIB_DATA", str(tmp_path / "data"))
     with pytest.raises(FileNotFoundError, match="git clone"):

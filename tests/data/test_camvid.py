@@ -101,6 +101,7 @@ def test_another_split_is_refused(folder):
         camvid.load("vall")
 
 
+@pytest.mark.usefixtures("checkout")
 def test_missing_data_gets_the_command_that_fetches_it(monkeypatch, tmp_path):
     monkeypatch.setenv("UAPLIB_DATA", str(tmp_path))
     assert not camvid.available()
@@ -113,6 +114,7 @@ def test_missing_data_gets_the_command_that_fetches_it(monkeypatch, tmp_path):
     ]
 
 
+@pytest.mark.usefixtures("checkout")
 def test_the_command_works_for_a_folder_that_is_half_there_and_has_a_space_in_its_name(monkeypatch, tmp_path):
     """It is run, but for the clone, whose result is put in its place."""
     monkeypatch.setenv("UAPLIB_DATA", str(tmp_path / "my data"))
@@ -137,6 +139,7 @@ def test_an_installed_library_names_the_address_and_the_folder(monkeypatch, tmp_
 
 
 @pytest.mark.parametrize(("part", "images", "maps"), [("val", 2, 3), ("valannot", 3, 2)])
+@pytest.mark.usefixtures("checkout")
 def test_a_missing_file_is_counted(folder, part, images, maps):
     assert camvid.available()
     (folder / part / "scene1.png").unlink()
@@ -144,6 +147,7 @@ def test_a_missing_file_is_counted(folder, part, images, maps):
         camvid.load("val")
 
 
+@pytest.mark.usefixtures("checkout")
 def test_names_that_do_not_match_are_refused(folder):
     (folder / "valannot" / "scene1.png").rename(folder / "valannot" / "scene7.png")
     with pytest.raises(FileNotFoundError, match="git clone"):

@@ -42,13 +42,17 @@ def test_an_unknown_split():
 
 
 @pytest.mark.parametrize("installed", [False, True])
-def test_without_any_source_the_message_says_where_why_and_what_to_do(no_data, monkeypatch, tmp_path, installed):
+def test_without_any_source_the_message_says_where_why_and_what_to_do(
+    no_data, monkeypatch, tmp_path, request, installed
+):
     remedy = "Run `make data`, which asks Debian's archive too; or put the four files there, or install"
     if installed:
         monkeypatch.setattr(files, "__file__", str(tmp_path / "site-packages" / "uaplib" / "files.py"))
         remedy = (
             f"Get the four files from {fashion_mnist.URL} and put them into {no_data / 'fashion-mnist'}, or install"
         )
+    else:
+        request.getfixturevalue("checkout")
     with pytest.raises(FileNotFoundError) as caught:
         fashion_mnist.load("test")
     name = "t10k-images-idx3-ubyte.gz"
@@ -141,6 +145,7 @@ OTHER = gzip.compress(b"other", mtime=0)  # without the time of day, which would
 
 
 @pytest.mark.parametrize("content", [b"<html>log in to the hotel's network</html>", b"", OTHER])
+@pytest.mark.usefixtures("checkout")
 def test_a_corrupted_download_is_refused_and_nothing_is_left(copies, server, tmp_path, content):
     server.update(dict.fromkeys(copies, content))
     with pytest.raises(FileNotFoundError, match=r"images.gz could not be downloaded: wrong checksum\.\n.*`make data`"):
@@ -148,6 +153,7 @@ def test_a_corrupted_download_is_refused_and_nothing_is_left(copies, server, tmp
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.usefixtures("checkout")
 def test_a_missing_download_is_told(copies, server):
     with pytest.raises(FileNotFoundError, match=r"downloaded: 404 Not Found\.\n.*`make data`"):
         fashion_mnist.load("test")

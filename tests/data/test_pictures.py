@@ -96,6 +96,7 @@ def test_another_part_is_refused_where_there_is_no_picture_too(data, call):
 
 
 @pytest.mark.parametrize("files", [None, 0, 999, 1001])
+@pytest.mark.usefixtures("checkout")
 def test_missing_samples_get_the_command_that_fetches_them(data, files):
     if files is not None:
         write_samples(data, range(files))
@@ -162,6 +163,7 @@ def test_the_samples_come_first(samples):
     assert pictures.samples_or_pictures("selection") == samples["selection"]
 
 
+@pytest.mark.usefixtures("checkout")
 def test_without_any_picture_the_samples_are_asked_for(data, monkeypatch):
     monkeypatch.setattr(pictures.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match="the package foolbox, which carries 20 ImageNet pictures"):

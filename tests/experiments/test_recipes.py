@@ -583,6 +583,7 @@ def test_what_is_crafted_elsewhere_comes_to_the_cpu(folders, few, monkeypatch):
     assert found.delta.device == INTERRUPTED["fff"].load_or_craft().delta.device == torch.device("cpu")
 
 
+@pytest.mark.usefixtures("checkout")
 def test_a_kept_matrix_of_other_weights_is_not_used(monkeypatch):
     study = studies.transfer_studies()["fashion-mnist"]
     few = replace(study, recipes=[r for r in study.recipes if r.model == "vgg-f-mini" and r.seed == 0])
@@ -649,6 +650,7 @@ def test_a_measurement_on_fewer_images_or_of_another_perturbation_is_not_found(f
 
 
 @pytest.mark.parametrize(("method", "model"), [("uap", "resnet-mini"), ("gd-uap-data", "vgg-f-mini")])
+@pytest.mark.usefixtures("checkout")
 def test_without_the_images_the_books_own_artifacts_are_found(no_data, forgotten, method, model):
     recipe = Recipe(method, model, linf(24))
     assert recipe.find(iter([BOOK / recipe.place])).parameters["images"] in (100, 300)
@@ -657,6 +659,7 @@ def test_without_the_images_the_books_own_artifacts_are_found(no_data, forgotten
         images.at_hand(recipe.model, "crafting")
 
 
+@pytest.mark.usefixtures("checkout")
 def test_the_books_images_are_those_that_are_at_hand(forgotten):
     parts = [
         part for part in studies.images_of_the_book() if models.says(part[0]) == "label" or part[1] != "evaluation"

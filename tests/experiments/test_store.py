@@ -276,6 +276,7 @@ def test_of_what_the_book_does_not_have_nothing_is_said(release, crafted, monkey
     assert crafted(Recipe("fff", "vgg16-mini", linf(8))) == []
 
 
+@pytest.mark.usefixtures("checkout")
 def test_every_artifact_is_in_the_registry_with_its_digest():
     there = {str(path.relative_to(BOOK)): path for path in BOOK.rglob("*") if path.is_file()}
     known = registry.entries()
@@ -293,6 +294,7 @@ def test_the_registry_says_how_long_each_recipe_took_and_knows_the_chapters():
     assert known[Recipe("uap", "resnet-mini", linf(24)).place].chapters[0] == 3
 
 
+@pytest.mark.usefixtures("checkout")
 def test_without_the_data_what_is_kept_is_shown(no_data, monkeypatch):
     monkeypatch.setattr(store, "ARTIFACTS", None)
     monkeypatch.setenv("UAPLIB_ARTIFACTS", str(BOOK))
