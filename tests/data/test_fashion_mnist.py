@@ -63,6 +63,37 @@ def test_without_any_source_the_message_says_where_why_and_what_to_do(
     ]
 
 
+def test_without_any_source_the_first_twenty_are_foolboxs_and_a_warning_says_so(no_data):
+    pytest.importorskip("foolbox")
+    with pytest.warns(
+        UserWarning, match="only the first 20 test images, which foolbox carries: .*is not there"
+    ) as warned:
+        found = fashion_mnist.load_or_twenty(1000)
+    assert len(warned) == 1
+    assert isinstance(found, fashion_mnist.Images)
+    assert found.images.shape == (20, 1, 28, 28)
+    assert found.labels[:4].tolist() == [9, 2, 1, 1]
+    with pytest.warns(UserWarning, match="foolbox"):
+        assert torch.equal(fashion_mnist.load_or_twenty(3).images, found.images[:3])
+
+
+def test_foolboxs_are_the_first_twenty_to_the_bit(clothes, request):
+    pytest.importorskip("foolbox")
+    assert torch.equal(fashion_mnist.load_or_twenty(2000).images, clothes.images)
+    request.getfixturevalue("no_data")
+    with pytest.warns(UserWarning, match="foolbox"):
+        images, labels = fashion_mnist.load_or_twenty(20)
+    assert images.dtype == clothes.images.dtype
+    assert torch.equal(images, clothes.images[:20])
+    assert torch.equal(labels, clothes.labels[:20])
+
+
+def test_without_foolbox_the_images_are_asked_for(no_data, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="t10k-images-idx3-ubyte.gz is not there"):
+        fashion_mnist.load_or_twenty(5)
+
+
 @pytest.fixture
 def copies(monkeypatch, tmp_path):
     """A tiny data set in place of the real one: the content of the test split by file name."""
