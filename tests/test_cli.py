@@ -349,7 +349,7 @@ def test_a_process_ends_with_exit_code_2_and_without_a_traceback(tmp_path):
 def test_missing_data_ends_with_exit_code_2_and_the_remedy(tmp_path, noise, no_data):
     result = invoke("evaluate", noise, "--model", "vgg16-mini")
     assert isinstance(result.exception, FileNotFoundError)
-    assert "`make data`" in str(result.exception)
+    assert "install Debian's package dataset-fashion-mnist" in str(result.exception)
 
 
 def test_ctrl_c_keeps_the_work_and_the_same_command_goes_on(clothes, crafting_clothes, tmp_path):
@@ -504,7 +504,7 @@ def test_one_victim_that_does_not_fit_leaves_a_table_of_the_others(clothes, nois
     assert "n: resnet-mini 10, vgg-f-mini 10" in result.stdout
 
 
-def test_training_writes_into_a_folder_of_the_users(monkeypatch, tmp_path):
+def test_training_writes_into_a_folder_of_the_users(checkout, monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr("uaplib.train.train", lambda name, folder, **_: seen.append((name, folder)) or {})
     monkeypatch.chdir(tmp_path)

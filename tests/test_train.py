@@ -94,7 +94,7 @@ def test_an_unknown_name_is_refused_before_anything_is_loaded(monkeypatch, tmp_p
 
 
 def test_without_data_the_error_is_clear_and_nothing_is_written(no_data, tmp_path):
-    with pytest.raises(FileNotFoundError, match="`make data`"):
+    with pytest.raises(FileNotFoundError, match="install Debian's package dataset-fashion-mnist"):
         train("resnet-mini", tmp_path / "weights")
     assert not (tmp_path / "weights").exists()
 
