@@ -4,7 +4,7 @@ BIN := .venv/bin
 NOWHERE := http://127.0.0.1:9
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 
-.PHONY: book test test-without-data update artifacts hero data lock clean
+.PHONY: book test test-without-data update artifacts mutants hero data lock clean
 
 book: .venv/ready data ## execute what changed, render the book, print the page to open
 	$(BIN)/uaplib book build
@@ -39,6 +39,9 @@ artifacts: .venv/ready data ## craft and measure what chapters load and is missi
 	$(BIN)/uaplib transfer --study fashion-mnist --out _build/fashion-mnist.csv
 	$(BIN)/uaplib transfer --study imagenet --out _build/imagenet.csv
 
+mutants: .venv/ready .venv/peers .venv/mutmut data ## MODULE=priors: change one thing at a time; which changes do the tests not notice?
+	$(BIN)/python benchmarks/mutants.py $(MODULE)
+
 hero: .venv/ready data ## draw the front page's picture anew
 	$(BIN)/uaplib book hero
 
@@ -64,4 +67,8 @@ clean: ## remove what was built; .venv stays
 # The peers' own requirements are out of date or not needed, so they come without.
 .venv/peers: .venv/ready requirements-peers.txt
 	$(UV) --no-deps -r requirements-peers.txt
+	touch $@
+
+.venv/mutmut: .venv/ready
+	$(UV) mutmut==3.8.1
 	touch $@

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms import InterpolationMode
 
 from uaplib import priors
 from uaplib.models import Normalized
@@ -43,12 +44,24 @@ def test_smooth_noise_has_the_deviation_of_the_normalisation_too(model, smoothne
     assert normalised.mean().item() == pytest.approx(0, abs=0.2)
 
 
-def test_grey_is_what_the_channels_share():
-    colours = Normalized(nn.Identity(), [0.5] * 3, [0.05] * 3, 32)
+@pytest.mark.parametrize("grey", [0.0, 0.8, 1.0])
+def test_grey_is_the_share_of_the_variance_that_all_channels_of_a_picture_have_in_common(grey):
+    colours = Normalized(nn.Identity(), [0.5] * 3, [0.05, 0.1, 0.02], 16)
     torch.manual_seed(0)
-    for grey in (0.0, 0.8, 1.0):
-        channels = priors.range_pictures(colours, 20, grey=grey).transpose(0, 1).flatten(1)
-        assert torch.corrcoef(channels)[0, 1].item() == pytest.approx(grey, abs=0.03)
+    own, common = torch.randn(20, 3, 16, 16), torch.randn(20, 1, 16, 16)
+    expected = colours.mean + colours.std * ((1 - grey) ** 0.5 * own + grey**0.5 * common)
+    torch.manual_seed(0)
+    assert torch.equal(priors.range_pictures(colours, 20, grey=grey), expected.clamp(0, 1))
+
+
+@pytest.mark.parametrize("smoothness", [0.5, 1.0])
+def test_the_amplitude_falls_with_the_frequency_to_the_smoothness(smoothness):
+    grey = Normalized(nn.Identity(), [0.5], [0.01], 32)  # so little that nothing is clipped
+    torch.manual_seed(0)
+    spectrum = torch.fft.rfft2(priors.range_pictures(grey, 2000, smoothness) - 0.5).abs().mean((0, 1))
+    for double, single in [(2, 1), (4, 2), (8, 4)]:
+        for found in (spectrum[0, double] / spectrum[0, single], spectrum[double, 0] / spectrum[single, 0]):
+            assert found.item() == pytest.approx(2**-smoothness, rel=0.06)
 
 
 @pytest.mark.parametrize("smoothness", [0.0, 1.0, 2.0])
@@ -56,12 +69,6 @@ def test_noise_that_leaves_the_range_is_clipped(smoothness):
     found = priors.range_pictures(Normalized(nn.Identity(), [0.5], [1.0], 16), 8, smoothness)
     assert (found.min(), found.max()) == (0, 1)
     assert found.shape == (8, 1, 16, 16)
-
-
-def test_the_smoother_the_more_alike_are_neighbours(model):
-    torch.manual_seed(0)
-    white, photographic, smooth = (correlation(priors.range_pictures(model, 20, s)[:, :1]) for s in (0.0, 1.0, 2.0))
-    assert white < 0.1 < 0.4 < photographic < smooth
 
 
 @pytest.mark.parametrize("smoothness", [0.0, 2.0])
@@ -108,6 +115,8 @@ def test_the_selection_pictures_are_always_the_same(model):
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(6)
     assert torch.equal(priors.selection_pictures(model), first)
+    torch.manual_seed(0)
+    assert torch.equal(first, (priors.range_pictures(model, 100, smoothness=1.0, grey=0.8) + model.mean) / 2)
     assert first.shape == (100, 3, 32, 32)
     assert len(first.flatten(1).unique(dim=0)) == 100
 
@@ -148,6 +157,26 @@ def test_augmentation_leaves_the_picture_alone():
     for _ in range(20):
         augment(picture)
     assert torch.equal(picture, before)
+
+
+def test_what_the_augmentation_adds_has_the_colour_of_the_fill():
+    picture = torch.tensor(MEAN)[:, None, None].expand(3, 30, 20)
+    augment = priors.augmentation((24, 16), MEAN)
+    torch.manual_seed(0)
+    for _ in range(60):
+        share = augment(picture) / picture[:, :1, :1]
+        assert share.max() < 1 + 1e-5
+        assert share.min() > 0.75 - 1e-5  # torchvision's rotation darkens the seam by up to a quarter
+
+
+def test_the_parts_of_the_augmentation_are_those_of_the_authors():
+    scale, mirror, rotate, blur, crop, resize, centre = priors.augmentation((100, 120), MEAN).transforms
+    assert [part.p for part in (scale, mirror, rotate, blur, crop)] == [0.5] * 5
+    assert (scale.transforms[0].min_size, scale.transforms[0].max_size) == (75, 151)  # the second is excluded
+    assert {rotation.interpolation for rotation in rotate.transforms[0].transforms} == {InterpolationMode.BILINEAR}
+    assert [tuple(part.kernel_size) for part in blur.transforms[0].transforms] == [(n, n) for n in (3, 5, 7, 9)]
+    assert {tuple(part.sigma) for part in blur.transforms[0].transforms} == {(1.0, 1.0)}
+    assert (list(resize.size), tuple(centre.size)) == ([114], (100, 120))
 
 
 def tilt(picture):
