@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch.nn import functional as F
 
 from uaplib.balls import NormBall
-from uaplib.perturbation import UniversalPerturbation, noise
+from uaplib.perturbation import UniversalPerturbation, identity, noise
 
 BALL = NormBall(math.inf, 10 / 255)
 
@@ -39,6 +40,17 @@ def test_the_clipped_sum_stays_in_range_and_within_the_budget(value, seed, eps):
 
 def test_the_unclipped_sum_is_the_sum(perturbation):
     assert torch.equal(perturbation.apply(images(1.0), clip=False), 1 + perturbation.delta.expand(2, -1, -1, -1))
+
+
+def test_the_sum_has_the_type_of_the_images(perturbation):
+    assert perturbation.apply(images(0.5).half()).dtype == torch.float16
+
+
+def test_a_perturbation_may_leave_its_budget_by_the_rounding_of_its_type():
+    delta = torch.full((1, 1, 2, 2), 10 / 255).half()  # half a thousandth above, as far as float16 can tell
+    assert UniversalPerturbation(delta, NormBall(math.inf, delta.max().item() * 0.9995), "uap").ball.p == math.inf
+    with pytest.raises(ValueError, match="out of its budget"):
+        UniversalPerturbation(delta.float(), NormBall(math.inf, delta.max().item() * 0.9995), "uap")
 
 
 def test_images_of_another_size_get_the_remedy(perturbation):
@@ -79,6 +91,18 @@ def test_resizing_keeps_the_budget_and_is_recorded(p, height, mode):
     assert resized.run["resized"] == {"from": [8, 8], "to": [height, 9], "mode": mode}
 
 
+def test_made_smaller_each_value_is_a_mean_of_those_that_it_replaces(perturbation):
+    expected = F.interpolate(perturbation.delta, (3, 4), mode="bilinear", antialias=True)
+    assert torch.equal(perturbation.resized(3, 4).delta, BALL.project(expected))
+
+
+def test_fitted_to_images_of_its_own_size_it_is_itself_and_to_others_resized(perturbation):
+    assert perturbation.fitted(images(0.5)) is perturbation
+    assert torch.equal(perturbation.fitted(torch.zeros(5, 3, 4, 6)).delta, perturbation.resized(4, 6).delta)
+    with pytest.raises(ValueError, match=r"3 channels \(crafted on vgg16-mini\) does not fit images of 1$"):
+        perturbation.fitted(images(0.5, channels=1))
+
+
 def test_resizing_leaves_the_original_alone(perturbation):
     perturbation.resized(4, 4)
     assert perturbation.delta.shape == (1, 3, 8, 8)
@@ -95,7 +119,7 @@ def test_what_is_saved_is_loaded(perturbation, tmp_path, dtype):
     assert {**vars(loaded), "delta": 0} == {**vars(perturbation), "delta": 0}
 
 
-@given(p=st.sampled_from([2, math.inf]), eps=st.floats(0, 1e6))
+@given(p=st.sampled_from([2, math.inf]), eps=st.floats(0, 1))
 def test_the_budget_survives_the_file_bit_for_bit(p, eps, tmp_path_factory):
     path = tmp_path_factory.mktemp("ball") / "v"
     UniversalPerturbation(torch.zeros(1, 1, 2, 2), NormBall(p, eps), "uap").save(path)
@@ -103,8 +127,9 @@ def test_the_budget_survives_the_file_bit_for_bit(p, eps, tmp_path_factory):
 
 
 def test_the_same_perturbation_gives_the_same_file(perturbation, tmp_path):
-    for name in "ab":
-        perturbation.save(tmp_path / name)
+    perturbation.save(tmp_path / "a")
+    perturbation.parameters = dict(reversed(perturbation.parameters.items()))
+    perturbation.save(tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -174,6 +199,18 @@ def test_another_kind_of_file_is_refused(tmp_path, write):
         UniversalPerturbation.load(tmp_path / "v")
 
 
+def test_what_is_wrong_with_a_record_is_said_and_how_to_bring_in_the_file_of_another_program(tmp_path):
+    out_of_budget(tmp_path / "v.safetensors")
+    with pytest.raises(ValueError, match=r"it is damaged: delta has norm 2, out of its budget l2 ≤ 1[^\n]*$"):
+        UniversalPerturbation.load(tmp_path / "v.safetensors")
+    text(tmp_path / "v.NPY")
+    with pytest.raises(ValueError, match=r"damaged\.\nIt seems to be a file of NumPy: bring it in by `uaplib import"):
+        UniversalPerturbation.load(tmp_path / "v.NPY")
+    text(tmp_path / "v")
+    with pytest.raises(ValueError, match="it is damaged$"):
+        UniversalPerturbation.load(tmp_path / "v")
+
+
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
 def test_a_truncated_file_is_refused(perturbation, tmp_path, kept):
     perturbation.save(tmp_path / "v")
@@ -220,7 +257,7 @@ def test_noise_uses_the_whole_budget_and_repeats(p):
     assert ball.norm(first.delta).item() == pytest.approx(0.3)
     assert torch.equal(first.delta, second.delta)
     assert not torch.equal(first.delta, other.delta)
-    assert first.method == "noise"
+    assert (first.method, first.seed, other.seed) == ("noise", 0, 1)
 
 
 def test_a_file_of_a_later_version_says_that_it_is_one(tmp_path):
@@ -257,9 +294,15 @@ def test_numbers_of_numpy_and_torch_are_kept_as_pythons(tmp_path, number):
 def test_the_identity_is_all_that_a_perturbation_depends_on_and_nothing_else():
     base = {"delta": torch.zeros(1, 1, 2, 2), "ball": NormBall(2, 0.5), "method": "x", "seed": 1,
             "source_sha256": "a", "parameters": {"steps": 3}}  # fmt: skip
-    changes = [{"ball": NormBall(2, 0.6)}, {"ball": NormBall(math.inf, 0.5)}, {"method": "y"}, {"seed": 2},
+    changes = [{"version": 2}, {"delta": torch.zeros(1, 1, 2, 3)},
+               {"ball": NormBall(2, 0.6)}, {"ball": NormBall(math.inf, 0.5)}, {"method": "y"}, {"seed": 2},
                {"source_sha256": "b"}, {"parameters": {"steps": 4}}]  # fmt: skip
     first = UniversalPerturbation(**base).identity
+    assert first == {
+        "method": "x", "version": 1, "ball": {"p": "2.0", "eps": "0.5"}, "source_sha256": "a", "seed": 1,
+        "parameters": {"steps": 3}, "shape": [1, 1, 2, 2],
+    }  # fmt: skip
+    assert identity("x", NormBall(2, 0.5), "a", 1, {"steps": np.int64(3)}, (1, 1, 2, 2)) == first
     assert all(UniversalPerturbation(**(base | change)).identity != first for change in changes)
     same = base | {"history": [{"rate": 1}], "run": {"seconds": 2.0}, "versions": {}, "source": "renamed"}
     assert UniversalPerturbation(**same).identity == first
