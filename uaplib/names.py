@@ -13,5 +13,6 @@ def check_name(argument: str, name: str, known: Iterable[str]) -> str:
         return name
     near = difflib.get_close_matches(str(name), known, n=3)
     hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-    listed = ", ".join(known[:_LISTED]) + (f", and {len(known) - _LISTED} more" if len(known) > _LISTED else "")
+    listed = ", ".join(known[:_LISTED]) or "none"
+    listed += f", and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
     raise ValueError(f"{argument}={name!r} is unknown. {hint}Known: {listed}")
