@@ -2,7 +2,7 @@
 
 mutmut changes one thing at a time (an operator, a number, an argument that is left out) and runs the tests that reach
 the changed function. Works on a copy of the tree in `_build/mutants/MODULE`; what is finished stays there, and a second
-run tests only what is not killed yet. Prints each change that no test noticed, and the share that was noticed.
+run tests only what is not killed yet. Prints the names of the changes that no test noticed, and the share of the others.
 """
 
 import argparse
@@ -81,7 +81,8 @@ def main() -> None:
     codes = results(folder)
     alive = [name for name, code in codes.items() if code not in KILLED]
     for name in alive:
-        subprocess.run([MUTMUT, "show", name], cwd=folder, check=True)
+        print(f"survives: {name}")
+    print(f"One of them as a change: cd {folder}; {MUTMUT} show NAME")
     print(f"{module}: {len(codes) - len(alive)} of {len(codes)} mutants killed ({1 - len(alive) / len(codes):.1%})")
 
 
