@@ -1,5 +1,6 @@
 """The additions that CONTRIBUTING describes, each done in a copy of the tree: so many files, and all else follows."""
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,20 @@ from uaplib.pipeline.execute import chapters
 
 NOT_NEEDED = ("artifacts/", "benchmarks/", "book/_static/", "book/_vendor/")  # they are large
 GIT = ("git", "-c", "user.name=a test", "-c", "user.email=a@test", "-c", "core.autocrlf=false")
+
+ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "200"}  # no plugins, which take seconds; wide tables
+FOLLOWS = """
+import json
+import sys
+
+import pytest
+
+from uaplib.cli import app
+
+for command in json.loads(sys.argv[1]):
+    app(command.split(), standalone_mode=False)
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[2:]]))
+"""  # in one process, because each would import PyTorch anew
 
 ATTACK = '''"""FGSM on the mean image, step after step: a perturbation from no data."""
 
@@ -77,23 +92,31 @@ def run(model, ball, settings, data, **options):
     return mean_sign(model, ball, **settings, **data, **options)
 '''
 END_OF_METHODS = ")  # fmt: skip\nMETHODS"
-METHOD = '''    Method(
+METHOD = """    Method(
         "mean-sign", "FGSM of the mean image", "mean image", "_mean_sign", sees="nothing",
         paper="goodfellow2015explaining", cost="twenty gradients", tasks=("label",),
     ),
-'''
+"""
 SUMMARY = r"""    "## Summary\n",
 """
 SENTENCE = r"""    "\n",
     "FGSM on the mean image, `mean-sign`, is simpler still {cite}`goodfellow2015explaining`.\n",
 """
-TEST_OF_THE_ATTACK = """from uaplib import attacks, models
+TEST_OF_THE_ATTACK = """import torch
+
+from uaplib import attacks, models
 from uaplib.balls import linf
 
 
-def test_mean_sign_leads_the_mean_image_away():
-    history = attacks.mean_sign(models.load("vgg-f-mini"), linf(24)).history
-    assert history[-1]["loss"] > history[0]["loss"]
+def test_mean_sign_takes_the_step_of_fgsm():
+    model, ball = models.load("vgg-f-mini"), linf(24)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        start = 0.1 * ball.sample_boundary((1, 1, 28, 28))
+    label = model(model.mean_image()).argmax(1)
+    stepped = attacks.fgsm(model, model.mean_image() + start, 6 / 255, label, clip=False)
+    found = attacks.mean_sign(model, ball, max_iterations=1, seed=3)
+    assert torch.allclose(model.mean_image() + found.delta, stepped, atol=1e-6)
 """
 
 AFTER_THE_UNET = "class LiteEncoder("
@@ -102,6 +125,7 @@ BUILDER = '''class Shallow(nn.Module):
 
     def __init__(self, outputs: int):
         super().__init__()
+        torch.manual_seed(0)
         self.features, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,16 +135,15 @@ BUILDER = '''class Shallow(nn.Module):
 
 '''
 FIRST_OF_OTHERS = '    "efficientnet-lite0": '
-NETWORK = """    "shallow-scenes": _dense(
-        lambda: models.dense.Shallow(len(data.scenes.CLASSES)), "scenes", "classes", Schedule(1, 1e-3, 8)
+NETWORK = """    "shallow-scenes": Network(
+        lambda: models.dense.Shallow(len(data.scenes.CLASSES)),
+        data_set="scenes",
+        size=DATA_SETS["scenes"].size,
+        **_LITE,
+        task="classes",
+        source="random numbers",
+        licence=OURS,
     ),
-"""
-TRAIN_ON_FEW = """
-from uaplib import models, train
-from uaplib.data import scenes
-
-scenes.SPLITS.update(train=16, test=4)
-train.train("shallow-scenes", models.weights_file("shallow-scenes").parent, progress=False)
 """
 
 STRIPES = '''"""Stripes, across or along: made when they are used."""
@@ -179,6 +202,11 @@ def test_stripes_along_are_the_same_in_every_row():
     along = images[labels == 1]
     assert along.amin(2).equal(along.amax(2))
 """
+CHAPTER = [  # a file, the line that it gets, and what stands behind the last chapter there
+    ("_toc.yml", "      - file: notebooks/12-added\n", "  - caption: How-to guides"),
+    ("README.md", "| 12 | [Added](notebooks/12-added.ipynb): one more\n", "\n## More"),
+    ("book/intro.md", "| 12 | {doc}`Added <../notebooks/12-added>` | one more |\n", "\nEach chapter can be read"),
+]
 
 
 class Tree:
@@ -203,21 +231,17 @@ class Tree:
         lines = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=True).stdout.splitlines()
         return [line[3:] for line in lines]
 
-    def python(self, *arguments: str) -> str:
-        """What a process prints that ends well; it imports the library of the copy."""
-        environment = {**os.environ, "PYTHONPATH": str(self.folder), "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, *map(str, arguments)]
+    def follows(self, commands: list[str], tests: list[str], of: str) -> str:
+        """What a process prints that runs commands of `uaplib` in this tree, then the tests whose names have `of`.
+
+        All of it must end well, and some tests must run.
+        """
+        environment = {**os.environ, **ALONE, "PYTHONPATH": str(self.folder)}
+        command = [sys.executable, "-c", FOLLOWS, json.dumps(commands), *tests, "-k", of]
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+        assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE), done.stdout
         return done.stdout
-
-    def uaplib(self, *arguments: str) -> str:
-        return self.python("-c", "from uaplib.cli import main; main()", *arguments)
-
-    def passes(self, *files: str, of: str) -> None:
-        """Run the tests of these files whose names have `of`; some must run, and none may fail."""
-        told = self.python("-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", of)
-        assert re.search(r"\d+ passed", told), told
 
 
 @pytest.fixture(scope="module")
@@ -243,25 +267,30 @@ def tree(copied, tmp_path) -> Tree:
 def test_an_attack_takes_four_files(tree):
     tree.write("uaplib/attacks/_mean_sign.py", ATTACK)
     tree.replace("uaplib/attacks/methods.py", END_OF_METHODS, METHOD + END_OF_METHODS)
-    tree.write("tests/attacks/test_mean_sign.py", TEST_OF_THE_ATTACK)
+    tree.write("tests/conformance/test_mean_sign.py", TEST_OF_THE_ATTACK)
     tree.replace("notebooks/05-fast-feature-fool.ipynb", SUMMARY, SUMMARY + SENTENCE)
     assert len(tree.touched()) == 4
-    assert "mean-sign: FGSM of the mean image" in tree.uaplib("list", "methods")
-    command = ["craft", "mean-sign", "--model", "caffenet-mini", "--eps-255", "24", "--variant", "short"]
-    kept = Path(tree.uaplib(*command, "--device", "cpu").strip())
-    assert kept.name == "mean-sign-caffenet-mini-linf24-short-s0.safetensors"
+    printed = tree.follows(
+        ["list methods", "craft mean-sign --model caffenet-mini --eps-255 24 --variant short --device cpu"],
+        ["tests/attacks/test_contract.py", "tests/conformance/test_mean_sign.py", "tests/notebooks/test_structure.py"],
+        of="mean-sign or mean_sign or 05-fast-feature-fool",
+    )
+    assert "mean-sign: FGSM of the mean image" in printed
+    kept = "artifacts/caffenet-mini/mean-sign-caffenet-mini-linf24-short-s0.safetensors"
     assert (tree.folder / kept).is_file()
-    tree.passes("tests/attacks/test_contract.py", "tests/attacks/test_mean_sign.py", of="mean-sign or mean_sign")
-    tree.passes("tests/notebooks/test_structure.py", of="05")
 
 
 def test_a_network_takes_two_files(tree):
     tree.replace("uaplib/models/dense.py", AFTER_THE_UNET, BUILDER + AFTER_THE_UNET)
     tree.replace("uaplib/models/spec.py", FIRST_OF_OTHERS, NETWORK + FIRST_OF_OTHERS)
     assert len(tree.touched()) == 2
-    tree.python("-c", TRAIN_ON_FEW)
-    assert re.search(r"shallow-scenes .* classes .* mean_iou .* %", tree.uaplib("list", "models"))
-    tree.passes("tests/models/test_spec.py", of="shallow-scenes or weights_of_the_package")
+    printed = tree.follows(
+        ["list models", "craft noise --model shallow-scenes --eps-255 40 --device cpu"],
+        ["tests/models/test_spec.py"],
+        of="shallow-scenes",
+    )
+    assert "trained by others: shallow-scenes, " in printed
+    assert (tree.folder / "artifacts/shallow-scenes/noise-shallow-scenes-linf40-s0.safetensors").is_file()
 
 
 def test_a_data_set_takes_three_files(tree):
@@ -269,17 +298,15 @@ def test_a_data_set_takes_three_files(tree):
     tree.replace("uaplib/data/__init__.py", LAST_DATA_SET, DATA_SET + LAST_DATA_SET)
     tree.write("tests/data/test_stripes.py", TEST_OF_THE_DATA)
     assert len(tree.touched()) == 3
-    assert "stripes: stripes\n    licence: MIT, as the code that draws them" in tree.uaplib("list", "data")
-    tree.passes("tests/data/test_roles.py", "tests/data/test_stripes.py", of="stripes or one_word")
+    printed = tree.follows(["list data"], ["tests/data/test_roles.py", "tests/data/test_stripes.py"], of="stripes")
+    assert "stripes: stripes\n    licence: MIT, as the code that draws them" in printed
 
 
 def test_a_chapter_takes_four_files(tree):
     frame = (tree.folder / "notebooks/01-fgsm.ipynb").read_text(encoding="utf-8")
-    tree.write("notebooks/04-geometry.ipynb", frame.replace("01-fgsm", "04-geometry").replace("-fgsm", "-geometry"))
-    third, line = "      - file: notebooks/03-uap\n", "      - file: notebooks/04-geometry\n"
-    tree.replace("_toc.yml", third, third + line)
-    tree.replace("README.md", "| 5 | [", "| 4 | [Geometry](notebooks/04-geometry.ipynb): why one is enough\n| 5 | [")
-    tree.replace("book/intro.md", "| 4 | Geometry |", "| 4 | {doc}`Geometry <../notebooks/04-geometry>` |")
+    tree.write("notebooks/12-added.ipynb", frame.replace("01-fgsm", "12-added").replace("-fgsm", "-added"))
+    for name, line, behind in CHAPTER:
+        tree.replace(name, behind, line + behind)
     assert len(tree.touched()) == 4
-    assert "04-geometry" in [notebook.stem for notebook in chapters(tree.folder)]
-    tree.passes("tests/notebooks/test_structure.py", of="04-geometry or chapter")
+    assert "12-added" in [notebook.stem for notebook in chapters(tree.folder)]
+    tree.follows([], ["--noconftest", "tests/notebooks/test_structure.py"], of="12-added or chapter")

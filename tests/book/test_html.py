@@ -184,7 +184,7 @@ def test_the_library_page_lists_the_methods_as_their_table_does(html, soups):
 def test_introduction_links_the_chapters_that_exist(html, soups):
     soup = soups[html / "book" / "intro.html"]
     rows = list(soup.select("article table tbody tr"))
-    assert [int(row.td.get_text()) for row in rows] == list(range(1, 12))
+    assert [int(row.td.get_text()) for row in rows] == list(range(1, len(rows) + 1))
     linked = {int(row.td.get_text()): row.a["href"] for row in rows if row.a}
     assert list(linked.values()) == [f"../{chapter}.html" for chapter in CHAPTERS]
     assert list(linked) == [int(Path(chapter).name[:2]) for chapter in CHAPTERS]
