@@ -173,10 +173,18 @@ def test_every_attack_is_on_the_library_page(html, soups):
     assert [name for name in attacks.__all__ if not soup.find(id=f"uaplib.attacks.{name}")] == []
 
 
+def test_the_library_page_lists_the_methods_as_their_table_does(html, soups):
+    rows = soups[html / "book" / "api.html"].select("article table tbody tr")
+    cells = [[cell.get_text() for cell in row.find_all("td")] for row in rows if len(row.find_all("td")) == 4]
+    for (name, row), (first, title, *rest) in zip(attacks.METHODS.items(), cells, strict=True):
+        assert [first, *rest] == [name, row.sees, row.cost]
+        assert title.startswith(f"{row.title} [" if row.paper else row.title)
+
+
 def test_introduction_links_the_chapters_that_exist(html, soups):
     soup = soups[html / "book" / "intro.html"]
     rows = list(soup.select("article table tbody tr"))
-    assert [int(row.td.get_text()) for row in rows] == list(range(1, 12))
+    assert [int(row.td.get_text()) for row in rows] == list(range(1, len(rows) + 1))
     linked = {int(row.td.get_text()): row.a["href"] for row in rows if row.a}
     assert list(linked.values()) == [f"../{chapter}.html" for chapter in CHAPTERS]
     assert list(linked) == [int(Path(chapter).name[:2]) for chapter in CHAPTERS]

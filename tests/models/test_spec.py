@@ -39,12 +39,12 @@ def image_for(name):
     return torch.rand(1, *shape, generator=generator)
 
 
-def test_the_project_trains_eleven_networks():
-    minis = ["caffenet-mini", "vgg-f-mini", "googlenet-mini", "vgg16-mini", "vgg19-mini", "resnet-mini"]
-    assert models.names() == minis
-    assert models.trained_here() == [
-        *minis, "lite0-camvid", "unet-camvid", "lite0-scenes", "unet-scenes", "unet-depth",
-    ]  # fmt: skip
+def test_the_weights_of_the_package_are_of_the_networks_that_the_project_trains_the_minis_first():
+    minis, trained = models.names(), models.trained_here()
+    assert trained[: len(minis)] == minis
+    assert {file.name for file in registry.WEIGHTS.iterdir()} == {
+        f"{name}.{ending}" for name in trained for ending in ("json", "safetensors")
+    }
 
 
 @every
@@ -85,9 +85,9 @@ def test_a_network_normalises_by_itself_as_its_row_says(name):
 @trained_here
 def test_a_network_was_trained_as_its_row_says_on_what_it_says(name):
     row = models.find(name)
-    card, about = models.card(name), {"fashion-mnist": "Fashion-MNIST", "camvid": "CamVid", "scenes": "rendered scenes"}
+    card = models.card(name)
     assert card["epochs"] == row.training.epochs
-    assert card["data"].startswith(about[row.data_set])
+    assert card["data"].startswith(DATA_SETS[row.data_set].title)
     assert row.task in DATA_SETS[row.data_set].tasks
     assert models.weights_file(name).is_file()
 

@@ -7,14 +7,12 @@ from importlib import import_module
 
 from uaplib.attacks.methods import METHODS, Method
 
-_LATER = {
+# The attack of a method is the function that has the name of its module; random signs are no attack.
+_LATER = {row.module[1:]: f"{row.module}:{row.module[1:]}" for row in METHODS.values() if row.paper} | {
     "DeepFoolResult": "_deepfool:DeepFoolResult",
     "deepfool": "_deepfool:deepfool",
-    "fast_feature_fool": "_fast_feature_fool:fast_feature_fool",
     "fgsm": "_fgsm:fgsm",
-    "gd_uap": "_gd_uap:gd_uap",
     "iterated_fgsm": "_fgsm:iterated_fgsm",
-    "uap": "_uap:uap",
     # The settings of Fast Feature Fool's and of GD-UAP's authors, for the argument `settings`.
     "FFF_PAPER": "_fast_feature_fool:PAPER",
     "GD_UAP_PAPER": "_gd_uap:PAPER",

@@ -25,12 +25,12 @@ _REGISTERED: dict[str, Network] = {}  # the user's
 
 
 def names() -> list[str]:
-    """Return the names of the six mini networks."""
+    """Return the names of the mini networks, the book's six first."""
     return [name for name in trained_here() if NETWORKS[name].data_set == "fashion-mnist"]
 
 
 def trained_here() -> list[str]:
-    """Return the names of the eleven networks that the project trains, the mini networks first."""
+    """Return the names of the networks that the project trains, the mini networks first."""
     return [name for name, network in NETWORKS.items() if network.training]
 
 

@@ -1,0 +1,34 @@
+"""A directive for the book's pages, `methods`: the table of `METHODS`, so that no page repeats it."""
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from uaplib.attacks import methods
+
+
+def table() -> str:
+    """Return the methods in Markdown, one line each: name, title and paper, what it sees, cost."""
+    lines = ["| name | method | what it sees of the data | cost |", "|---|---|---|---|"]
+    for name, row in methods.METHODS.items():
+        paper = f" {{cite}}`{row.paper}`" if row.paper else ""
+        lines.append(f"| `{name}` | {row.title}{paper} | {row.sees} | {row.cost} |")
+    return "\n".join(lines)
+
+
+class Methods(SphinxDirective):
+    """The directive; it takes no argument."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return what the page would be made of if the table stood there."""
+        self.env.note_dependency(methods.__file__)  # a page that did not change is read again when the table did
+        found = nodes.Element()
+        self.state.nested_parse(StringList(table().splitlines()), self.content_offset, found)
+        return found.children
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directive; Sphinx calls this."""
+    app.add_directive("methods", Methods)
+    return {"parallel_read_safe": True}
