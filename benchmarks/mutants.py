@@ -2,7 +2,7 @@
 
 mutmut changes one thing at a time (an operator, a number, an argument that is left out) and runs the tests that reach
 the changed function. Works on a copy of the tree in `_build/mutants/MODULE`; what is finished stays there, and a second
-run tests only what is not killed yet. Prints the names of the changes that no test noticed, and the share of the others.
+run tests only what is not killed yet. Prints the names of the changes that no test noticed, and the share killed.
 """
 
 import argparse
