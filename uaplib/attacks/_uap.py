@@ -96,8 +96,8 @@ def _checked(target_rate, max_passes, num_classes, overshoot, max_iterations, cl
 
 def settings(ball: NormBall, **changes: Any) -> dict[str, Any]:
     """Return all settings; see `uaplib.attacks.methods`."""
-    names = inspect.signature(_checked).parameters
-    return _checked(**{name: uap.__kwdefaults__[name] for name in names} | changes)
+    names, given = (inspect.signature(function).parameters for function in (_checked, uap))
+    return _checked(**{name: given[name].default for name in names} | changes)
 
 
 def run(
