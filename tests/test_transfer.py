@@ -185,7 +185,9 @@ def test_a_cell_counts_only_for_what_it_was_computed_from(tmp_path, change):
 def test_another_name_for_the_same_perturbation_costs_nothing_and_is_used(two, tmp_path):
     file = tmp_path / "cells.jsonl"
     transfer_matrix({"old": constant(EPS)}, two, flat(), cells=file)
+    seen = two["low"].images_seen
     found = transfer_matrix({"new": constant(EPS, source="low")}, two, flat(), cells=file)
+    assert two["low"].images_seen == seen + 1  # how many classes it has
     assert found.table.source.tolist() == ["new", "new"]
     assert found.table.white_box.tolist() == [True, False]
     assert len(file.read_bytes().splitlines()) == 4
@@ -310,6 +312,19 @@ def test_a_selection_keeps_its_images(matrix):
     assert chosen.table.victim.unique().tolist() == ["y"]
     assert set(chosen.fooled) == {("a", "y"), ("b_1", "y"), ("n", "y")}
     assert list(chosen.table.index) == [0, 1, 2]
+    assert list(chosen.table.columns) == list(matrix.table.columns)
+
+
+def test_a_matrix_is_arranged_in_the_order_that_is_asked_for(matrix):
+    found = matrix.arranged(["n", "a"], ["y", "x"])
+    expected = matrix.table.iloc[[5, 1, 4, 0]].reset_index(drop=True)  # n and a on y, then on x
+    pd.testing.assert_frame_equal(found.table, expected)
+    assert found.pivot().to_dict("list") == {"y": [10, 25], "x": [10, 75]}
+    assert {pair: mask.sum() for pair, mask in found.fooled.items()} == {
+        ("n", "y"): 4, ("a", "y"): 10, ("n", "x"): 4, ("a", "x"): 30
+    }  # fmt: skip
+    with pytest.raises(KeyError):
+        matrix.arranged(["z"], ["x"])
 
 
 def test_mcnemar_and_the_difference(matrix):
@@ -334,12 +349,14 @@ def test_csv_and_latex(matrix, tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "m.csv", keep_default_na=False), matrix.table)
     latex = matrix.to_latex()
     rows = [line.strip() for line in latex.splitlines()]
-    assert r"\toprule" in rows
+    assert rows[rows.index(r"\toprule") + 1] == r"& x & y \\"
     assert r"\midrule" in rows
     assert r"\bottomrule" in rows
     assert r"a & \textbf{75.00} & 25.00 \\" in rows
     assert r"b\_1 & 50.00 & \textbf{80.00} \\" in rows
     assert r"n & 10.00 & 10.00 \\" in rows
+    renamed = transfer.TransferMatrix(matrix.table.replace({"victim": {"y": "y_1"}}), {})
+    assert r"& x & y\_1 \\" in renamed.to_latex()
 
 
 def test_the_plot_has_every_number_and_frames_white_boxes(matrix):
@@ -347,6 +364,7 @@ def test_the_plot_has_every_number_and_frames_white_boxes(matrix):
     matrix.plot(axis)
     assert [text.get_text() for text in axis.texts] == ["75", "25", "50", "80", "10", "10"]
     assert [patch.get_xy() for patch in axis.patches] == [(-0.5, -0.5), (0.5, 0.5)]
+    assert axis.images[0].get_clim() == (0, 100)  # so that two matrices can be compared by their colours
     buffer = io.BytesIO()
     figure.savefig(buffer)
     plt.close(figure)
@@ -555,3 +573,36 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tw
     with pytest.raises(OSError, match="cannot be written"):
         transfer_matrix(signs, two, flat(), cells=tmp_path / "file" / "cells.jsonl")
     assert two["low"].images_seen == 0
+
+
+class Moved(Threshold):
+    """A network that says where it was sent."""
+
+    to_device = None
+
+    def to(self, device):
+        self.to_device = device
+        return self
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_your_own_networks_go_to_the_device_that_is_named_and_stay_where_none_is(device):
+    network = Moved(0.55).eval()
+    transfer_matrix({"up": constant(EPS)}, {"v": network}, flat(), device=device)
+    assert network.to_device == device
+
+
+def test_the_bar_counts_cells_and_is_not_shown_unless_asked_for(two, signs, capsys):
+    transfer_matrix(signs, two, flat())
+    assert capsys.readouterr().err == ""
+    transfer_matrix(signs, two, flat(), progress=True)
+    shown = capsys.readouterr().err
+    assert "transfer: 100%" in shown
+    assert "6/6" in shown
+    assert "zero on high" in shown
+
+
+def test_the_type_of_autocast_is_told_by_its_name(two):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert transfer.Victim(two["low"], *flat()).identity["autocast"] == "torch.bfloat16"
+    assert transfer.Victim(two["low"], *flat()).identity["autocast"] is None

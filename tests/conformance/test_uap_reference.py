@@ -19,7 +19,7 @@ def orders(seed, count, passes):
     return [torch.randperm(count, generator=generator).tolist() for _ in range(passes)]
 
 
-@pytest.mark.parametrize("ball", BALLS, ids=str)
+@pytest.mark.parametrize("ball", BALLS, ids=repr)
 @pytest.mark.parametrize("seed", [0, 5])
 def test_the_authors_loop(model, blobs, ball, seed):
     images = blobs[0][::3]
@@ -50,7 +50,7 @@ def test_steps_that_the_authors_throw_away(model, blobs):
 
 # In single precision an image may come to rest on the boundary itself, where rounding decides about its label and
 # with it about all later steps: there the two agree for a few images, in double precision for as many as one likes.
-@pytest.mark.parametrize("ball", [NormBall(2, 3.0), NormBall(math.inf, 24 / 255)], ids=str)
+@pytest.mark.parametrize("ball", [NormBall(2, 3.0), NormBall(math.inf, 24 / 255)], ids=repr)
 @pytest.mark.parametrize(
     ("dtype", "count", "tolerance"), [(torch.float64, 12, 1e-9), (torch.float32, 4, 1e-4)], ids=str
 )
@@ -63,7 +63,7 @@ def test_a_pretrained_network(clothes, ball, dtype, count, tolerance):
     assert [entry["crafting_fooling_rate"] for entry in found.history] == rates
 
 
-@pytest.mark.parametrize("ball", BALLS, ids=str)
+@pytest.mark.parametrize("ball", BALLS, ids=repr)
 @pytest.mark.parametrize("clip", [True, False])
 def test_screening_in_blocks_equals_visiting_one_by_one(model, blobs, ball, clip, monkeypatch):
     images = blobs[0][::2]

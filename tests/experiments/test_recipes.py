@@ -681,7 +681,7 @@ def test_an_installed_package_keeps_what_it_crafts_beside_the_data(monkeypatch, 
     assert recipe.find_measured() is None
 
 
-@pytest.mark.parametrize("ball", [linf(0), linf(256), NormBall(2, 0)], ids=str)
+@pytest.mark.parametrize("ball", [linf(0), linf(256), NormBall(2, 0)], ids=repr)
 def test_a_budget_of_nothing_or_of_everything_is_refused(ball):
     with pytest.raises(ValueError, match="the budget must be more than 0 and, for l∞, at most 255/255"):
         Recipe("fff", "vgg16-mini", ball)
