@@ -97,11 +97,23 @@ def test_large_counts_keep_their_digits():
     assert 1 - segmentation.pixel_accuracy(matrix).item() == pytest.approx(2**-41, rel=1e-3)
 
 
+def test_how_far_predictions_moved_by_hand():
+    clean, perturbed = torch.tensor([[[0, 0, 0, 1]]]), torch.tensor([[[0, 0, 1, 1]]])
+    found = segmentation.moved(clean, perturbed, 2)  # IoU 2/3 of class 0, 1/2 of class 1
+    assert found.value == pytest.approx(1 - (2 / 3 + 1 / 2) / 2)
+    more = torch.cat([clean, clean]), torch.cat([perturbed, clean])
+    assert segmentation.moved(*more, 2).value == pytest.approx(1 - (5 / 6 + 2 / 3) / 2)  # of all pixels together
+    low, high = segmentation.moved(*more, 2).interval
+    assert (low, high) == (0, pytest.approx(found.value))  # the first image always, or the second
+
+
 @pytest.mark.parametrize(
     ("performance", "best", "expected"), [(1, 1, 0), (0, 1, 1), (0.25, 1, 0.75), (30, 40, 0.25), (40, 40, 0)]
 )
 def test_the_generalised_fooling_rate_by_hand(performance, best, expected):
     assert segmentation.generalised_fooling_rate(performance, best) == pytest.approx(expected)
+    if best == 1:
+        assert segmentation.generalised_fooling_rate(performance) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("performance", "best"), [(-0.1, 1), (1.1, 1), (41, 40), (NAN, 1)])
