@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 MUTMUT = Path(sys.executable).with_name("mutmut")
 ORACLES = {"attacks", "metrics", "transfer"}  # measured against peer libraries and the papers, too
-KILLED = {1, 3, 24, 36, 152, -24}  # exit codes: a failed test, an error, a time that ran out; 255: mutmut failed
+KILLED = {1, 3}  # exit codes of pytest; a time that ran out is no kill, for the machine may have been busy
 # unraisableexception collects garbage at the end of each run, which takes four times as long as a short test.
 SETTINGS = """[mutmut]
 source_paths=uaplib
