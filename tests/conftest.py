@@ -16,7 +16,9 @@ CLASSES = 5
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
 
-ABOUT_THE_CHECKOUT = ["book", "notebooks", "pipeline/test_dependencies.py", "test_artifacts.py", "test_wheel.py"]
+ABOUT_THE_CHECKOUT = [
+    "book", "notebooks", "pipeline/test_dependencies.py", "test_additions.py", "test_artifacts.py", "test_wheel.py",
+]  # fmt: skip
 collect_ignore = [] if files.checkout() else ABOUT_THE_CHECKOUT
 
 
