@@ -175,6 +175,10 @@ def test_every_attack_is_on_the_library_page(html, soups):
     assert [name for name in attacks.__all__ if not soup.find(id=f"uaplib.attacks.{name}")] == []
 
 
+def test_no_entry_of_the_library_page_says_nothing(html, soups):
+    assert "Alias for field number" not in soups[html / "book" / "api.html"].get_text()
+
+
 def test_the_library_page_lists_the_methods_as_their_table_does(html, soups):
     rows = soups[html / "book" / "api.html"].select("article table tbody tr")
     cells = [[cell.get_text() for cell in row.find_all("td")] for row in rows if len(row.find_all("td")) == 4]

@@ -552,10 +552,10 @@ def test_interrupted_crafting_is_never_kept_as_finished_and_goes_on(
     with monkeypatch.context() as patch:
         interrupt(patch, recipe, 3)
         with pytest.raises(KeyboardInterrupt):
-            recipe.load_or_craft()
+            recipe.load_or_craft(device="cpu")
     assert files(folders[1]) == [f"{recipe.place}.part"]
     assert recipe.find() is None
-    found, whole = recipe.load_or_craft(), recipe.craft()
+    found, whole = recipe.load_or_craft(device="cpu"), recipe.craft()
     assert torch.equal(found.delta, whole.delta)
     assert found.history == whole.history
     assert files(folders[1]) == [recipe.place]
@@ -733,7 +733,7 @@ def test_a_disk_that_fills_while_crafting_costs_no_perturbation(folders, few, mo
 
     monkeypatch.setattr(UniversalPerturbation, "save", full)
     with pytest.warns(UserWarning, match="could not be kept for the next run"):
-        found = INTERRUPTED["fff"].load_or_craft()
+        found = INTERRUPTED["fff"].load_or_craft(device="cpu")
     assert torch.equal(found.delta, INTERRUPTED["fff"].craft().delta)
 
 

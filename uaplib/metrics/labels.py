@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from uaplib.checks import ask, check_images, check_labels, check_mode, check_model, check_tensor, classes
-from uaplib.devices import device_of
+from uaplib.devices import device_of, whole_precision
 from uaplib.metrics.counts import Counts
 from uaplib.metrics.intervals import Proportion, share
 
 
 @torch.no_grad()
+@whole_precision()
 def predict(
     model: nn.Module,
     images: Tensor,
@@ -29,7 +30,8 @@ def predict(
 
     images: (N, C, H, W) in [0, 1]. delta: (1, C, H, W), or one perturbation per image. clip: whether the sum is
     clipped to [0, 1] before the model sees it (the papers evaluate without). batch_size: images at a time; when absent,
-    500 of up to 64 x 64 pixels and 8 larger ones. The model gets copies and may change them.
+    500 of up to 64 x 64 pixels and 8 larger ones. The model gets copies and may change them. A GPU computes in whole
+    precision (`uaplib.devices.whole_precision`), so that it counts what a CPU counts.
 
     Raises ValueError or TypeError for bad images, a model in training mode or on another device, a delta of another
     shape, and for what is no answer of a network (`uaplib.checks.ask`): NaN, one logit, a map of one channel that is

@@ -1,4 +1,7 @@
-"""A directive for the book's pages, `methods`: the table of `METHODS`, so that no page repeats it."""
+"""What Sphinx is told for the book's pages: the directive `methods`, and which members of a class say nothing.
+
+The directive is the table of `METHODS`, so that no page repeats it.
+"""
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -28,7 +31,13 @@ class Methods(SphinxDirective):
         return found.children
 
 
+def _skip(app: Sphinx, what: str, name: str, found: object, skip: bool, options: object) -> bool | None:
+    """Whether to leave a member out: the fields of a named tuple say "Alias for field number 0", and nothing else."""
+    return True if str(found.__doc__).startswith("Alias for field number") else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the directive; Sphinx calls this."""
+    """Register both; Sphinx calls this."""
     app.add_directive("methods", Methods)
+    app.connect("autodoc-skip-member", _skip)
     return {"parallel_read_safe": True}
