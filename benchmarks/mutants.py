@@ -15,7 +15,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MUTMUT = Path(sys.executable).with_name("mutmut")
-ORACLES = {"attacks", "metrics", "transfer"}  # measured against peer libraries and the papers, too
+# Beside its own: agreement with peer libraries and the papers, and what all attacks and measures refuse and warn of.
+TESTS = {
+    "attacks": ["tests/conformance", "tests/test_answers.py", "tests/test_checks.py"],
+    "metrics": ["tests/conformance", "tests/test_answers.py", "tests/test_checks.py"],
+    "transfer": ["tests/conformance"],
+}
 KILLED = {1, 3}  # exit codes of pytest; a time that ran out is no kill, for the machine may have been busy
 # unraisableexception collects garbage at the end of each run, which takes four times as long as a short test.
 SETTINGS = """[mutmut]
@@ -40,7 +45,7 @@ def places(module: str) -> tuple[list[str], list[str]]:
     if not sources:
         raise SystemExit(f"there is no module {module!r} in uaplib")
     tests = [path for path in (f"tests/{module}", f"tests/test_{module}.py") if (ROOT / path).exists()]
-    return sources, tests + ["tests/conformance"] * (module in ORACLES)
+    return sources, tests + TESTS.get(module, [])
 
 
 def copy_tree(folder: Path) -> list[str]:

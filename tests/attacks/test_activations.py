@@ -1,17 +1,18 @@
 """The loss on activations, the clock of the papers, and the settings."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from uaplib import attacks
+from uaplib.attacks import METHODS, gd_uap
 from uaplib.attacks import _fast_feature_fool as fff
 from uaplib.attacks import _gd_uap as gd
-from uaplib.attacks import gd_uap
-from uaplib.attacks.activations import Clock, Settings, activation_loss, energy, mean_activation
-from uaplib.balls import NormBall
+from uaplib.attacks.activations import Clock, Settings, activation_loss, energy, mean_activation, scaled
+from uaplib.balls import NormBall, linf
 from uaplib.features import Layer
 from uaplib.models import Normalized
 
@@ -169,6 +170,14 @@ def test_gd_uap_measures_at_an_event_only_if_the_last_measurement_or_halving_was
     assert found == measured
 
 
+def test_the_first_iteration_cannot_stand_still():
+    assert run(Settings(**FREE), [1.0, 1.0]) == ([2], [2])
+
+
+def test_a_share_that_changes_by_just_the_limit_moves():
+    assert run(Settings(**FREE, still=0.25), [0.5, 0.75, 0.875]) == ([3], [3])
+
+
 def test_patience_counts_failures_in_a_row():
     clock = Clock(Settings(**FREE))
     script = [(0.0, True), (0.1, True), (0.1, False), (0.05, False), (0.2, True), (0.2, False), (0.1, False)]
@@ -198,6 +207,37 @@ def test_the_iterations_end_a_run():
 def test_bad_settings_are_named(name, value):
     with pytest.raises((ValueError, TypeError), match=name):
         Settings(**(FREE | {name: value}))
+
+
+@pytest.mark.parametrize(("eps_255", "factor"), [(10, 1), (5, 0.5), (30, 3), (0, 1)])
+def test_steps_grow_and_shrink_with_the_budget(eps_255, factor):
+    settings, found = Settings(**FREE), scaled(Settings(**FREE), linf(eps_255))
+    assert found.learning_rate == pytest.approx(0.01 * factor)
+    assert replace(found, learning_rate=0.01) == settings
+
+
+@pytest.mark.parametrize("name", ["fff", "gd-uap-none", "gd-uap-range", "gd-uap-data"])
+def test_who_gives_no_settings_gets_those_of_the_table(name, model, blobs):
+    model.size, ball, row = 12, linf(20), METHODS[name]
+    data = {"images": blobs[0][:8]} if row.sees == "images" else {}
+    options = {"prior": name.removeprefix("gd-uap-")} if name != "fff" else {}
+    found = (gd_uap if options else attacks.fast_feature_fool)(model, ball, **options, **data)
+    expected = row.settings(ball)
+    expected.pop("layers")
+    assert expected.items() <= found.parameters.items()
+    default = fff.DEFAULT if name == "fff" else gd.DEFAULTS[options["prior"]]
+    assert found.parameters["learning_rate"] == pytest.approx(2 * default.learning_rate)
+
+
+@pytest.mark.parametrize("layers", [(), [], "network.0", [3], 3, [["network.0"]]], ids=repr)
+def test_layers_that_are_no_names_are_refused(layers):
+    with pytest.raises(ValueError, match="layers must be one of"):
+        METHODS["fff"].settings(linf(10), layers=layers)
+
+
+@pytest.mark.parametrize("layers", [["network.0"], ("network.0", "network.1")])
+def test_layers_are_a_list_on_record(layers):
+    assert METHODS["fff"].settings(linf(10), layers=layers)["layers"] == list(layers)
 
 
 def test_the_settings_that_come_with_the_attacks_are_valid():

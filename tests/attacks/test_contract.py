@@ -126,9 +126,54 @@ def test_resumed_is_as_uninterrupted(name, network, data, tmp_path, monkeypatch,
     expected = craft(name, network, data)
     with interrupted(monkeypatch, call), pytest.raises(KeyboardInterrupt):
         craft(name, network, data, checkpoint=tmp_path / "c")
+    assert (tmp_path / "c").is_file()
     resumed = craft(name, network, data, checkpoint=tmp_path / "c")
     assert torch.equal(resumed.delta, expected.delta)
     assert resumed.history == expected.history
+
+
+@crafted
+def test_progress_counts_up_to_its_total_and_shows_where_it_is_asked_for(name, network, data, monkeypatch, capfd):
+    told = []
+
+    def telling(step):
+        def step_and_tell(run):
+            worth_keeping = step(run)
+            told.append(run.progress())
+            return worth_keeping
+
+        return step_and_tell
+
+    for run in Run.__subclasses__():
+        monkeypatch.setattr(run, "step", telling(run.step))
+    craft(name, network, data)
+    assert capfd.readouterr().err == ""
+    done, totals = zip(*told, strict=True)
+    assert list(done) == sorted(set(done))
+    assert 0 < done[0] <= done[-1] <= totals[0]
+    assert len(set(totals)) == 1
+    craft(name, network, data, progress=True)
+    assert METHODS[name].name in capfd.readouterr().err
+
+
+@crafted
+def test_a_seed_of_none_is_zero_and_a_source_unknown(name, network, data):
+    row = METHODS[name]
+    seen = {} if row.sees == "nothing" else {"images": data[0]}
+    found = row.craft(network, linf(24), settings_of(name, linf(24)), seen)
+    assert (found.seed, found.source) == (0, "")
+    assert torch.equal(found.delta, craft(name, network, data, seed=0).delta)
+
+
+@pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.selects])
+def test_layers_and_selection_images_reach_the_attack(name, network, data):
+    row, layers = METHODS[name], ["network.0", "network.4"]
+    seen = {"selection": torch.rand(3, 1, 28, 28)} | ({} if row.sees == "nothing" else {"images": data[0]})
+    found = row.craft(network, linf(24), settings_of(name, linf(24), layers=layers), seen, seed=3)
+    assert found.parameters["selection"] == "3 images"
+    assert [layer.partition(":")[0] for layer in found.parameters["layers"]] == layers
+    usual = row.craft(network, linf(24), settings_of(name, linf(24)), seen, seed=3)
+    assert not torch.equal(found.delta, usual.delta)
 
 
 @every

@@ -100,6 +100,33 @@ def test_iterations_are_bounded_and_failure_is_told(model, blobs):
     assert torch.equal(result.success, model(images + result.perturbations).argmax(1) != result.labels)
 
 
+class Wavy(nn.Module):
+    """Says class 0 of everything, though its gradient tells which way class 1 should lie."""
+
+    def forward(self, images):
+        logit = 2 + torch.sin(3 * images.sum((1, 2, 3)))
+        return torch.stack([logit, torch.zeros_like(logit)], 1)
+
+
+def test_it_gives_up_after_50_iterations():
+    found = deepfool(Wavy().eval(), torch.linspace(0, 1, 6).view(6, 1, 1, 1).double())
+    assert (found.iterations == 50).all()
+    assert not found.success.any()
+
+
+def test_ten_classes_are_looked_at():
+    weights = torch.linspace(1, 0.9, 12).double()
+    weights[10] = -5  # the eleventh class is the nearest boundary: it comes fastest, from just behind the tenth
+    network = nn.Sequential(nn.Flatten(), nn.Linear(1, 12)).double().eval()
+    network[1].weight.data, network[1].bias.data = weights[:, None], torch.linspace(0.01, 0, 12).double()
+    image = torch.full((1, 1, 1, 1), 0.0001).double()
+    found = [
+        deepfool(network, image, **settings).perturbations.item()
+        for settings in ({}, {"num_classes": 10}, {"num_classes": 11})
+    ]
+    assert found[0] == found[1] != found[2]
+
+
 def test_clipping_keeps_the_range(model, blobs):
     images = (blobs[0] - 0.5) * 1.6 + 0.5
     images = images.clamp(0, 1)

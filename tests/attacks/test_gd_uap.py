@@ -145,6 +145,19 @@ def test_halving_is_on_record(craft, halve_every):
     assert halved == list(range(3, 31, 3)) if halve_every else halved
 
 
+def test_half_of_the_iterate_goes_on(craft, monkeypatch):
+    largest, step = [], activations._Run.step
+
+    def recording(run):
+        worth_keeping = step(run)
+        largest.append(run.v.detach().abs().max().item() / BALL.eps)
+        return worth_keeping
+
+    monkeypatch.setattr(activations._Run, "step", recording)
+    craft("none", settings={"learning_rate": 10.0, "halve_every": 3, "max_iterations": 5})
+    assert largest == pytest.approx([1, 1, 0.5, 1, 1])
+
+
 def test_saturation_halves_the_perturbation(craft):
     history = craft("none", settings={"halve_every": None, "learning_rate": 0.05, "max_iterations": 60}).history
     halved = [i for i, entry in enumerate(history) if entry.get("halved")]
@@ -231,6 +244,54 @@ def test_the_one_picture_is_augmented_anew_every_time(backgrounds):
     assert len({picture.sum().item() for picture in found.flatten(0, 1)}) > 24
 
 
+@pytest.mark.parametrize(("augment", "size"), [(True, (27, 27)), (False, None)])
+def test_the_one_picture_leaves_room_for_crops_where_it_is_augmented(craft, model, augment, size, monkeypatch):
+    asked, filled, pictures, augmentation = [], [], priors.range_pictures, priors.augmentation
+
+    def drawing(model, count, *arguments, **options):
+        asked.append((count, options.get("size")))
+        return pictures(model, count, *arguments, **options)
+
+    def augmenting(height_width, fill):
+        filled.append((height_width, fill))
+        return augmentation(height_width, fill)
+
+    monkeypatch.setattr(priors, "range_pictures", drawing)
+    monkeypatch.setattr(priors, "augmentation", augmenting)
+    model.mean.fill_(0.25)
+    craft("range", settings={"one_picture": True, "augment": augment}, selection=torch.rand(2, 1, 12, 12).double())
+    assert asked == [(1, size)]  # the authors' 500 pixels where the network takes 224
+    assert filled == [((12, 12), [0.25])]
+
+
+@pytest.mark.parametrize("forget_std", [False, True])
+def test_who_forgets_the_standard_deviation_shows_the_network_more(craft, model, forget_std):
+    model.std.fill_(0.25)
+    seen = []
+    model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
+    settings = {"learning_rate": 1e-300, "max_iterations": 1, "check_every": 1, "forget_std": forget_std}
+    found = craft("none", settings=settings)
+    (step,) = (batch for batch in seen if len(batch) == 1 and batch.abs().max() > 1e-9)
+    assert torch.allclose(step, found.delta if forget_std else found.delta / 0.25, atol=1e-12)
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_pictures_are_clipped_while_crafting_and_measuring_or_not(craft, model, blobs, clip):
+    edges = (blobs[0] > 0.5).double()
+    images, selection, seen = edges[:20], edges[20:], []
+    model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0] * model.std + model.mean))
+    found = craft("data", NormBall(math.inf, 0.5), images=images, selection=selection, settings={"clip": clip})
+    crafting = torch.cat([batch for batch in seen if len(batch) == 3])
+    outside = [side.any().item() for side in (crafting < -1e-9, crafting > 1 + 1e-9)]
+    assert outside == [not clip, not clip]
+    clean = metrics.predict(model, selection)
+    rates = {
+        c: metrics.fooling_rate(clean, metrics.predict(model, selection, found.delta, clip=c)) for c in (True, False)
+    }
+    assert rates[True] != rates[False]
+    assert max(entry.get("rate", 0) for entry in found.history) == rates[clip].value
+
+
 def test_the_smoothness_of_the_range_prior_is_that_of_its_pictures(backgrounds):
     rough, smooth = (backgrounds(smoothness=s).diff(dim=-1).abs().mean() for s in (0.0, 2.0))
     assert smooth < 0.6 * rough
@@ -247,6 +308,11 @@ def test_a_contiguous_batch_is_a_run_of_images(craft, model, blobs):
         order = [torch.cdist(batch.flatten(1), images.flatten(1)).argmin(1) for batch in batches]
         assert all((positions.diff() == 1).all() for positions in order) == contiguous
         assert len({tuple(positions.tolist()) for positions in order}) > 6
+    seen.clear()
+    craft("data", ball, images=images[:4], settings={"contiguous": True, "learning_rate": 1e-12})
+    firsts = [batch[:1] * model.std + model.mean for batch in seen if len(batch) == 3]
+    assert len(firsts) == 12
+    assert {torch.cdist(first.flatten(1), images.flatten(1)).argmin().item() for first in firsts} == {0, 1}
 
 
 @every

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.attacks.test_deepfool import Wavy
 from uaplib import metrics
 from uaplib.attacks import runs, uap
 from uaplib.attacks._uap import _Run as Run
@@ -81,6 +82,45 @@ def test_it_stops_at_the_target_rate(model, images):
     assert len(rates) < 11
     assert rates[-1] >= 0.1
     assert all(rate < 0.1 for rate in rates[:-1])
+
+
+def test_a_target_rate_that_is_just_reached_is_reached(model, images):
+    reached = uap(model, images, BALL, target_rate=1.0, max_passes=1).history[1]["crafting_fooling_rate"]
+    assert len(uap(model, images, BALL, target_rate=reached, max_passes=3).history) == 2
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_what_is_clipped_is_all_that_the_network_sees_and_is_measured(model, blobs, clip, monkeypatch):
+    images, labels = ((blobs[0] - 0.5) * 2).clamp(-0.5, 0.5)[::2] + 0.5, blobs[1][::2]
+    seen, perturbed = [], Run.perturbed
+
+    def recording(run, some):
+        seen.append(perturbed(run, some))
+        return seen[-1]
+
+    monkeypatch.setattr(Run, "perturbed", recording)
+    found = uap(model, images, BALL, max_passes=1, target_rate=1.0, clip=clip)
+    outside = [side.any().item() for side in (torch.cat(seen) < 0, torch.cat(seen) > 1)]
+    assert outside == [not clip, not clip]
+    rates = {c: metrics.evaluate(model, images, labels, found.delta, clip=c).fooling_rate.value for c in (True, False)}
+    assert rates[True] != rates[False]
+    assert found.history[-1]["crafting_fooling_rate"] == rates[clip]
+
+
+def test_steps_that_lead_nowhere_are_no_missing_gradient(images, recwarn):
+    found = uap(Wavy().eval(), images[:4], BALL, max_passes=2)
+    assert [entry["accepted"] for entry in found.history] == [0, 0, 0]
+    assert [warning for warning in recwarn if "gradient is exactly zero" in str(warning.message)] == []
+
+
+def test_the_perturbation_of_half_precision_images_is_in_single_precision(model, images):
+    found = uap(model.bfloat16(), images[:4].bfloat16(), BALL, max_passes=1)
+    assert found.delta.dtype == torch.float32
+
+
+def test_the_constants_of_the_authors_are_the_defaults(model, images):
+    expected = {"target_rate": 0.8, "max_passes": 10, "num_classes": 10, "overshoot": 0.02, "max_iterations": 10}
+    assert expected.items() <= uap(model, images[:3], BALL).parameters.items()
 
 
 def test_it_stops_after_max_passes(model, images):

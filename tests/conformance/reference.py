@@ -63,12 +63,16 @@ def fooling_rate(model, images, v):
 
 
 def uap(model, images, orders, *, p, eps, target_rate, num_classes=10, overshoot=0.02, max_iterations=10):
-    """Return the perturbation and the fooling rate before the first and after every pass; one order is one pass."""
+    """Return the perturbation, and how many steps were kept and the fooling rate, before and after every pass.
+
+    One order is one pass.
+    """
     v = torch.zeros_like(images[:1])
-    rates = [0.0]
+    rates, kept = [0.0], [0]
     for order in orders:
         if rates[-1] >= target_rate:
             break
+        kept.append(0)
         for index in order:
             image = images[index : index + 1]
             if label_of(model, image) == label_of(model, image + v):
@@ -76,5 +80,6 @@ def uap(model, images, orders, *, p, eps, target_rate, num_classes=10, overshoot
                                 max_iterations=max_iterations, margin=0)  # fmt: skip
                 if step.iterations < max_iterations - 1:
                     v = project(v + step.perturbation, p, eps)
+                    kept[-1] += 1
         rates.append(fooling_rate(model, images, v))
-    return v, rates
+    return v, list(zip(kept, rates, strict=True))
