@@ -312,12 +312,16 @@ def test_bad_input_raises_a_clear_error(case):
 
 @pytest.mark.parametrize(
     "command",
-    ["evaluate", "crafd", "train --epochs 0", "craft noise --eps-255 nan", "craft fff --eps-255 300",
-     "craft fff --eps-255 100000",
+    ["evaluate", "crafd", "train --epochs 0", "craft fff --eps-255 300", "craft fff --eps-255 100000",
      "craft uap --eps-255 x", "craft uap --eps-255 8 --images 0", "craft uap --eps-255 8 --target-rate 2"],
 )  # fmt: skip
 def test_what_the_command_line_itself_refuses_has_exit_code_2(command):
     assert invoke(*command.split()).exit_code == 2
+
+
+def test_a_budget_that_is_no_number_is_refused():
+    result = invoke("craft", "noise", "--eps-255", "nan")  # by the command line's library or, in some versions, by ours
+    assert result.exit_code == 2 or "the budget must be more than 0" in str(result.exception)
 
 
 def test_noise_has_no_model_of_its_own_to_be_evaluated_on(noise):
