@@ -56,6 +56,11 @@ def test_the_energy_is_half_the_squared_norm():
     assert energy(ACTIVATIONS).item() == pytest.approx(14 / 2)
 
 
+def test_a_layer_of_many_numbers_does_not_overflow_in_half_precision():
+    ones = torch.ones(70_000, dtype=torch.float16)
+    assert (mean_activation(ones).item(), energy(ones).item()) == (1, 35_000)
+
+
 @pytest.mark.parametrize("shape", [(4,), (2, 2), (1, 2, 2), (2, 1, 1, 2)])
 def test_the_shape_of_an_activation_plays_no_part(shape):
     for statistic in (mean_activation, energy):

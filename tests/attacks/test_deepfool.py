@@ -137,6 +137,21 @@ def test_clipping_keeps_the_range(model, blobs):
     assert torch.equal(model(perturbed).argmax(1), result.new_labels)
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_what_a_border_stops_the_other_pixel_must_do(side):
+    """The margin is 0.15 and the nearer pixel can give 0.05 of it; half of every step is lost at the border."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(2, 2)).double().eval().requires_grad_(False)
+    image = torch.tensor([0.5 + 0.45 * side, 0.5], dtype=torch.float64).view(1, 1, 1, 2)
+    network[1].weight.copy_(torch.tensor([[0.0, 0.0], [side, side]]))
+    network[1].bias.copy_(torch.tensor([0.0, -side * image.sum() - 0.15]))
+    found = deepfool(network, image, clip=True)
+    near, far = (side * found.perturbations).flatten().tolist()
+    assert found.success.all()
+    assert near == pytest.approx(0.05, abs=1e-12)
+    assert 0.1 < far < 0.102
+    assert deepfool(network, image).iterations.item() == 1 < found.iterations.item()
+
+
 def test_a_model_without_gradients_is_left_after_the_last_iteration():
     constant = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).double().requires_grad_(False).eval()
     constant[1].weight.zero_()

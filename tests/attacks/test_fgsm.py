@@ -35,6 +35,14 @@ def test_without_clipping_the_whole_step_is_taken(linear):
     torch.testing.assert_close(adversarial.flatten(), torch.tensor([0.6, 0.4, 0.5, 1.05]))
 
 
+def test_several_steps_are_clipped_unless_told_otherwise(model, blobs):
+    images, labels = (blobs[0] > 0.5).double(), blobs[1]
+    default, free = (iterated_fgsm(model, images, 0.1, labels, step=0.05, steps=2, **o) for o in ({}, {"clip": False}))
+    assert 0 <= default.min() <= default.max() <= 1
+    assert free.min() < 0
+    assert free.max() > 1
+
+
 def test_the_models_own_predictions_are_the_default_labels(model, blobs):
     images, _ = blobs
     assert torch.equal(fgsm(model, images, 0.1), fgsm(model, images, 0.1, model(images).argmax(1)))
