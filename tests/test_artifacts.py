@@ -56,14 +56,6 @@ def test_it_is_there_and_of_todays_weights(recipe):
     assert evaluation.clip is True
 
 
-def test_nothing_else_is_there():
-    places = {recipe.place for recipe in studies.book() if recipe.method != "noise" and not recipe.preset}
-    places |= {recipe.place.replace(".safetensors", ".json") for recipe in studies.book() if recipe.preset}
-    places |= {recipe.cells for recipe in studies.book()} | {"images.json"}
-    there = {str(path.relative_to(store.ARTIFACTS)) for path in store.ARTIFACTS.rglob("*") if path.is_file()}
-    assert there == places
-
-
 @named([recipe for recipe in studies.book() if recipe.preset])
 def test_the_record_of_an_ablation_is_of_a_whole_run(recipe):
     record = recipe.find_record()

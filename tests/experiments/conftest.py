@@ -84,3 +84,12 @@ def release(listed, installed, monkeypatch):
         monkeypatch.setenv("UAPLIB_ARTIFACTS", server.release.address)
         yield server.release
         server.shutdown()
+
+
+@pytest.fixture
+def folders(monkeypatch, tmp_path):
+    """Empty folders for artifacts: the checkout's, and that of the data."""
+    checkout, kept = tmp_path / "checkout", tmp_path / "data" / "artifacts"
+    monkeypatch.setattr(store, "ARTIFACTS", checkout)
+    monkeypatch.setattr(store, "data_folder", lambda: tmp_path / "data")
+    return checkout, kept

@@ -1,0 +1,148 @@
+"""The book's studies: what is kept is what they list, and what they are asked for reaches every recipe."""
+
+import json
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+
+from uaplib import models, published
+from uaplib.attacks import METHODS
+from uaplib.balls import NormBall, linf
+from uaplib.experiments import Recipe, images, recipes, store, studies
+
+weights = recipes.weights_sha256
+MATRIX_METHODS = {"noise", "uap", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-data"}
+
+
+@pytest.mark.usefixtures("checkout")
+def test_what_is_kept_is_what_the_studies_list():
+    places = {recipe.place for recipe in studies.book() if recipe.method != "noise" and not recipe.preset}
+    places |= {recipe.record_place for recipe in studies.book() if recipe.preset}
+    places |= {recipe.cells for recipe in studies.book()} | {"images.json"}
+    there = {str(path.relative_to(store.ARTIFACTS)) for path in store.ARTIFACTS.rglob("*") if path.is_file()}
+    assert there == places
+
+
+@pytest.mark.usefixtures("checkout")
+def test_the_images_on_record_are_those_that_the_book_meets():
+    found = {}
+    for model, role, count in studies.images_of_the_book():
+        found.setdefault(images._seen_by(model), set()).add(images._part(role, count))
+    assert found == {
+        seen: set(parts) for seen, parts in json.loads((store.ARTIFACTS / images.FILE).read_text()).items()
+    }
+
+
+def test_the_books_recipes_are_listed_once():
+    listed = studies.book()
+    assert len(listed) == len(set(listed)) == len({recipe.name for recipe in listed}) > 10
+
+
+def test_the_studies_of_uaps_are_of_what_they_are_asked_for():
+    study = studies.uap_study("vgg16-mini", 12, 3.0, seed=7)
+    assert {recipe.method for listed in study.values() for recipe in listed} == {"uap"}
+    assert {recipe.model for listed in study.values() for recipe in listed} == {"vgg16-mini"}
+    assert [recipe.ball for recipe in study["budgets"]] == [linf(budget) for budget in studies.BUDGETS_255]
+    assert {recipe.ball for name in ("sizes", "seeds") for recipe in study[name]} == {linf(12)}
+    assert [recipe.ball for recipe in study["norms"]] == [linf(12), NormBall(2, 3.0)]
+    assert [(r.images, r.all_settings["max_passes"]) for r in study["sizes"]] == [(n, 3) for n in studies.SIZES]
+    assert [recipe.seed for recipe in study["seeds"]] == list(range(7, 7 + studies.SEEDS))
+    assert {recipe.seed for name in ("budgets", "sizes", "norms") for recipe in study[name]} == {7}
+    whole = [recipe for name in ("budgets", "seeds", "norms") for recipe in study[name]]
+    assert {(recipe.images, recipe.all_settings["max_passes"]) for recipe in whole} == {(100, 5)}
+    assert studies.uap_study() == studies.uap_study("resnet-mini", 24, 2.0, 0)
+
+
+def test_only_the_first_imagenet_network_has_several_seeds():
+    first, *others = studies.IMAGENET_MODELS
+    made = [(recipe.method, recipe.model, recipe.seed) for recipe in studies.imagenet_study()]
+    methods = sorted(MATRIX_METHODS - {"uap"})
+    assert sorted(made) == sorted([*product(methods, [first], range(3)), *product(methods, others, [0])])
+    assert {recipe.ball for recipe in studies.imagenet_study()} == {linf(10)}
+
+
+def test_the_study_of_minis_has_the_seeds_that_are_asked_for():
+    made = [(recipe.method, recipe.model, recipe.seed) for recipe in studies.mini_study(2)]
+    assert sorted(made) == sorted(product(sorted(MATRIX_METHODS - {"uap"}), models.names(), range(2)))
+    assert {recipe.ball for recipe in studies.mini_study(2)} == {linf(24)}
+    assert {recipe.seed for recipe in studies.mini_study()} == {0}
+
+
+def test_the_ablations_are_of_their_priors_and_presets():
+    found = [
+        (prior, preset, recipe) for prior, each in studies.ablation_study().items() for preset, recipe in each.items()
+    ]
+    assert all((recipe.method, recipe.preset) == (f"gd-uap-{prior}", preset) for prior, preset, recipe in found)
+    assert {(recipe.model, recipe.ball, recipe.seed) for *_, recipe in found} == {("efficientnet-lite0", linf(10), 0)}
+    for prior, each in studies.ablation_study().items():
+        assert set(each) < set(METHODS[f"gd-uap-{prior}"].presets)
+
+
+def test_the_dense_study_has_every_recipe_once():
+    study, segmenters = studies.dense_study(), {m for m in models.trained_here() if models.says(m) == "classes"}
+    dense = [name for name in models.trained_here() if models.says(name) != "label"]
+    methods = ("noise", "gd-uap-none", "gd-uap-range", "gd-uap-data")
+    made = [(recipe.method, recipe.model) for recipe in study if not recipe.preset]
+    assert sorted(made) == sorted(product(methods, dense))
+    assert {(recipe.method, recipe.model, recipe.preset) for recipe in study if recipe.preset} == set(
+        product(["gd-uap-data"], segmenters, ["less-background"])
+    )
+    assert {(recipe.ball, recipe.seed) for recipe in study} == {(linf(10), 0)}
+    assert len(study) == len(set(study)) == len(dense) * 4 + len(segmenters)
+    assert set(study) <= set(studies.book())
+
+
+def test_the_transfer_studies_have_every_method_on_every_network():
+    found, listed = studies.transfer_studies(), set(studies.book())
+    assert set(studies.KEPT_STUDIES) < set(found)
+    small = found["fashion-mnist"]
+    made = [(r.method, r.model, r.seed) for r in small.recipes if r.method != "noise"]
+    assert sorted(made) == sorted(product(MATRIX_METHODS - {"noise"}, models.names(), range(3)))
+    assert [r.seed for r in small.recipes if r.method == "noise"] == [0, 1, 2]
+    assert {r.ball for r in small.recipes} == {linf(24)}
+    assert (list(small.victims), small.cells) == (models.names(), "cells/fashion-mnist.jsonl")
+    for name, networks in [("imagenet", studies.IMAGENET_MODELS), ("paper", studies.PAPER_NETWORKS)]:
+        made = [(r.method, r.model) for r in found[name].recipes]
+        assert sorted(made) == sorted(product(MATRIX_METHODS, networks))
+        assert list(found[name].victims) == list(networks)
+        assert list(found[name].released) == list(published.RELEASES)
+        assert found[name].cells == "cells/imagenet-samples.jsonl"
+        assert {(r.ball, r.seed) for r in found[name].recipes} == {(linf(10), 0)}
+        assert {(r.images, r.all_settings["max_passes"]) for r in found[name].recipes if r.method == "uap"} == {
+            (300, 3)
+        }
+    assert {recipe for name in studies.KEPT_STUDIES for recipe in found[name].recipes} < listed
+    assert not {recipe.model for recipe in listed} & set(studies.PAPER_NETWORKS)
+
+
+def test_a_studys_sources_are_artifacts_and_releases(folders, monkeypatch):
+    monkeypatch.setattr(published, "load", lambda name: f"the release {name}")
+    noise = Recipe("noise", "resnet-mini", linf(24))
+    study = studies.TransferStudy([noise], ["resnet-mini"], ["uap-VGG-16"])
+    found = study.sources()
+    assert list(found) == study.rows == [noise.name, "published:uap-VGG-16"]
+    assert torch.equal(found[noise.name].delta, noise.craft().delta)
+    assert found["published:uap-VGG-16"] == "the release uap-VGG-16"
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_kept_matrix_of_other_weights_is_not_used(monkeypatch):
+    study = studies.transfer_studies()["fashion-mnist"]
+    few = replace(study, recipes=[r for r in study.recipes if r.model == "vgg-f-mini" and r.seed == 0])
+    assert len(few.kept().table) == len(few.recipes) * 6
+    monkeypatch.setattr(recipes, "weights_sha256", lambda model: "0" * 64 if model == "resnet-mini" else weights(model))
+    with pytest.warns(
+        UserWarning, match="fashion-mnist.jsonl is not used: its cells are of other perturbations or"
+    ) as w:
+        assert few.kept() is None
+    assert w[0].filename == __file__
+    assert replace(few, victims=["vgg-f-mini", "vgg16-mini"]).kept() is not None
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_matrix_that_lacks_a_row_is_not_kept():
+    study = studies.transfer_studies()["fashion-mnist"]
+    assert replace(study, recipes=[*study.recipes, Recipe("uap", "resnet-mini", linf(23))]).kept() is None
+    assert list(study.kept().pivot().index) == study.rows
