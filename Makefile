@@ -3,6 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 NOWHERE := http://127.0.0.1:9
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+# Two workers, each with whole files, the longest first: chapters, one after the other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	--nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks tests
+# On large images glibc's allocator gives memory back and asks for it again all the time; kept, all is faster.
+export MALLOC_MMAP_MAX_ := 0
+export MALLOC_TRIM_THRESHOLD_ := 100000000000
 
 .PHONY: book test test-without-data update artifacts mutants hero data lock clean
 
@@ -12,18 +18,16 @@ book: .venv/ready data ## execute what changed, render the book, print the page 
 test: .venv/ready .venv/peers data ## lint, then unit, conformance, notebook and book tests; skips are listed at the end
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
-		--nbval-lax --nbval-current-env --nbval-cell-timeout 300 tests notebooks
+	$(PYTEST)
 
 # Left out is what cannot tell the difference: attacks on made-up networks, the rendering of what was executed before,
 # a chapter on scenes that the library computes. The list is of what is left out, so that a new test is not forgotten.
 test-without-data: .venv/ready .venv/peers ## once more without data sets and network: what needs them is skipped
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && mkdir "$$folder/home" "$$folder/data" && \
-	env HOME="$$folder/home" UAPLIB_DATA="$$folder/data" OMP_NUM_THREADS=1 no_proxy= NO_PROXY= \
+	env HOME="$$folder/home" UAPLIB_DATA="$$folder/data" no_proxy= NO_PROXY= \
 		HTTP_PROXY=$(NOWHERE) HTTPS_PROXY=$(NOWHERE) ALL_PROXY=$(NOWHERE) \
 		http_proxy=$(NOWHERE) https_proxy=$(NOWHERE) all_proxy=$(NOWHERE) \
-		$(BIN)/python -m pytest -n 2 --dist loadfile \
-		--nbval-lax --nbval-current-env --nbval-cell-timeout 300 tests notebooks \
+		$(PYTEST) \
 		--ignore=tests/attacks --ignore=tests/pipeline --ignore=tests/notebooks \
 		--ignore=tests/book/test_html.py --ignore=tests/book/test_browser.py --ignore=notebooks/08-depth.ipynb
 
@@ -31,9 +35,6 @@ update: .venv/ready data ## execute what changed and write the outputs back into
 	$(BIN)/uaplib book update
 	$(BIN)/uaplib book registry
 
-# On large images glibc's allocator gives memory back and asks for it again all the time; kept, crafting is faster.
-artifacts: export MALLOC_MMAP_MAX_ := 0
-artifacts: export MALLOC_TRIM_THRESHOLD_ := 100000000000
 artifacts: .venv/ready data ## craft and measure what chapters load and is missing or out of date
 	$(BIN)/uaplib craft --all
 	$(BIN)/uaplib transfer --study fashion-mnist --out _build/fashion-mnist.csv
