@@ -133,11 +133,8 @@ def test_a_kept_matrix_of_other_weights_is_not_used(monkeypatch):
     few = replace(study, recipes=[r for r in study.recipes if r.model == "vgg-f-mini" and r.seed == 0])
     assert len(few.kept().table) == len(few.recipes) * 6
     monkeypatch.setattr(recipes, "weights_sha256", lambda model: "0" * 64 if model == "resnet-mini" else weights(model))
-    with pytest.warns(
-        UserWarning, match="fashion-mnist.jsonl is not used: its cells are of other perturbations or"
-    ) as w:
+    with pytest.warns(UserWarning, match="fashion-mnist.jsonl is not used: its cells are of other perturbations or"):
         assert few.kept() is None
-    assert w[0].filename == __file__
     assert replace(few, victims=["vgg-f-mini", "vgg16-mini"]).kept() is not None
 
 
