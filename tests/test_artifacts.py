@@ -10,7 +10,7 @@ from tests.conftest import or_skip
 from uaplib import metrics, models, transfer
 from uaplib.attacks import METHODS
 from uaplib.data import pictures
-from uaplib.experiments import Recipe, images_for, store, studies
+from uaplib.experiments import Recipe, images, images_for, store, studies
 from uaplib.metrics.tasks import TASKS
 
 over_activating = [*studies.imagenet_study(), *studies.mini_study()]
@@ -54,6 +54,18 @@ def test_it_is_there_and_of_todays_weights(recipe):
         ]
     )
     assert evaluation.clip is True
+
+
+def test_the_books_images_are_those_that_are_at_hand():
+    parts = [
+        part for part in studies.images_of_the_book() if models.says(part[0]) == "label" or part[1] != "evaluation"
+    ]
+    first = {
+        (images._seen_by(model), role, count): (model, role, count) for model, role, count in sorted(parts, key=str)
+    }
+    for part in first.values():  # the rates on evaluation scenes are measured again in test_artifacts
+        if or_skip(images_for, *part) and len(images_for(*part)[0]) == images.of_the_book(*part)["images"]:
+            assert images.at_hand(*part) == images.of_the_book(*part), part
 
 
 @named([recipe for recipe in studies.book() if recipe.preset])

@@ -8,7 +8,7 @@ import torch
 
 from tests.conftest import or_skip
 from tests.pretend import place
-from uaplib import attacks, data, metrics, models, provenance
+from uaplib import attacks, data, experiments, metrics, models, provenance
 from uaplib.attacks import METHODS, GDUAPSettings, Settings
 from uaplib.balls import NormBall, linf
 from uaplib.data import camvid, scenes
@@ -79,7 +79,7 @@ def evaluated(instead):
     return instead("evaluation", 10)
 
 
-def empty(recipe):
+def empty_of(recipe):
     """A perturbation of zeros that says it is the recipe's."""
     identity = {name: value for name, value in recipe.identity().items() if name not in ("ball", "shape")}
     return UniversalPerturbation(torch.zeros(1, 1, 28, 28), recipe.ball, **identity)
@@ -189,7 +189,7 @@ def test_what_was_crafted_is_kept_and_found_again(clothes, crafting_clothes, fol
 
 def test_the_checkouts_artifact_comes_first(folders):
     recipe = Recipe("fff", "vgg16-mini", linf(8))
-    put(empty(recipe), folders[0], recipe)
+    put(empty_of(recipe), folders[0], recipe)
     assert (recipe.load_or_craft().delta == 0).all()
 
 
@@ -265,15 +265,129 @@ def test_measuring_gives_what_evaluate_gives(folders, evaluated):
     assert recipe.measure(crafted, clip=False).as_dict() == unclipped.as_dict() != expected.as_dict()
 
 
-def test_the_record_says_what_was_crafted():
+def test_the_record_says_what_was_crafted(tmp_path):
     recipe = Recipe("noise", "vgg16-mini", linf(24), seed=1)
-    crafted = recipe.craft()
+    crafted = replace(recipe.craft(), source_sha256="0" * 64, run={"seconds": 2})
     record = recipe.record(crafted)
     assert json.loads(json.dumps(record)) == record
-    assert (record["recipe"], record["command"], record["key"]) == (recipe.name, recipe.command, crafted.key)
-    assert record["delta_sha256"] == provenance.sha256_of(crafted.delta)
-    assert record["saturation"] == 1
-    assert record["l2_norm"] == pytest.approx(28 * 24 / 255)
+    assert record == {
+        "recipe": recipe.name,
+        "command": recipe.command,
+        "key": crafted.key,
+        "source_sha256": "0" * 64,
+        "delta_sha256": provenance.sha256_of(crafted.delta),
+        "shape": [1, 1, 28, 28],
+        "saturation": 1,
+        "l2_norm": pytest.approx(28 * 24 / 255),
+        "history": [],
+        "run": {"seconds": 2},
+    }
+    recipe.keep_record(crafted, tmp_path)
+    text = (tmp_path / "vgg16-mini" / f"{recipe.name}.json").read_text(encoding="utf-8")
+    assert text == json.dumps(record, indent=2) + "\n"  # lines, so that versions can be compared
+
+
+@pytest.mark.parametrize("model", ["vgg16-mini", "unet-scenes"])
+def test_noise_depends_on_its_seed_its_budget_and_the_size_of_the_images(model):
+    recipe = Recipe("noise", model, linf(24), seed=1)
+    assert recipe.key() == recipe.craft().key
+    others = [
+        Recipe("noise", model, linf(24)),
+        Recipe("noise", model, linf(12), 1),
+        Recipe("noise", "unet-camvid", linf(24), 1),
+    ]
+    assert len({each.key() for each in (recipe, *others)}) == 4
+
+
+def test_layers_can_be_named_one_by_one(few):
+    recipe = Recipe("fff", "resnet-mini", linf(24), settings={"layers": ["network.0", "network.1"]})
+    crafted = recipe.craft()
+    assert recipe.identity()["parameters"]["layers"] == crafted.parameters["layers"]
+    assert recipe.key() == crafted.key
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "about 1 s"),
+        (1.6, "about 2 s"),
+        (89.9, "about 90 s"),
+        (90, "about 2 min"),
+        (300, "about 5 min"),
+        (5460, "about 91 min"),
+    ],
+)
+def test_a_time_is_told_as_people_do(seconds, words):
+    assert recipes._duration(seconds) == words
+
+
+def test_what_is_kept_under_a_name_but_cannot_be_told_is_not_taken(folders, monkeypatch):
+    def missing(*part):
+        raise FileNotFoundError
+
+    recipe = Recipe("uap", "vgg16-mini", linf(24))
+    put(replace(empty_of(recipe), seed=9), folders[0], recipe)
+    monkeypatch.setattr(recipes, "of_the_book", lambda *part: {"images": 100, "images_sha256": "another"})
+    monkeypatch.setattr(recipes, "at_hand", missing)
+    with pytest.warns(UserWarning, match="is not used"):
+        assert recipe.find() is None
+
+
+def test_crafting_into_a_file_passes_on_bar_and_device_and_asks_for_room_first(monkeypatch, tmp_path):
+    asked, recipe = [], Recipe("noise", "vgg16-mini", linf(24))
+    craft = recipe.craft()
+
+    def spy(*arguments):
+        asked.append(arguments)
+        return craft
+
+    monkeypatch.setattr(recipes, "check_writable", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(Recipe, "craft", spy)
+    path = tmp_path / "v.safetensors"
+    recipe.craft_into(path)
+    recipe.craft_into(path, True, "cuda:7")
+    room, part = (path, 2**22), path.with_name("v.safetensors.part")
+    assert asked == [room, (recipe, False, part, "cpu"), room, (recipe, True, part, "cuda:7")]
+
+
+def test_measuring_shows_a_bar_only_when_asked_to(evaluated, capsys):
+    recipe = Recipe("noise", "vgg16-mini", linf(24))
+    crafted, journal = recipe.craft(), Journal(None)
+    recipe.measure(crafted)
+    recipe.keep_measured(crafted, journal)
+    assert capsys.readouterr().err == ""
+    recipe.measure(crafted, progress=True)
+    assert "%" in capsys.readouterr().err
+    recipe.keep_measured(crafted, journal, progress=True)
+    assert "%" in capsys.readouterr().err
+
+
+def test_what_is_measured_comes_from_the_journal_that_is_asked(folders, evaluated):
+    recipe, journal = Recipe("noise", "vgg16-mini", linf(24)), Journal(None)
+    recipe.keep_measured(recipe.craft(), journal)
+    assert recipe.find_measured() is None
+    found = recipe.find_measured(journal)
+    assert found.record == recipe.measured().record == recipe.record(recipe.craft())
+    assert found.evaluation.as_dict() == recipe.measured().evaluation.as_dict()
+    ((*names, _),) = journal.last("source", "victim", "task")
+    assert names == [recipe.name, "vgg16-mini"]
+
+
+def test_a_journal_is_read_again_when_it_has_grown(tmp_path):
+    path = tmp_path / "cells.jsonl"
+    first = recipes._journal(path)
+    assert recipes._journal(path) is first
+    Journal(path).add("key", {"source": "a"})
+    grown = recipes._journal(path)
+    assert grown.get("key") == {"source": "a"}
+    assert recipes._journal(path) is grown
+
+
+def test_the_package_brings_its_names_when_they_are_asked_for():
+    assert experiments.__getattr__("Recipe") is Recipe
+    assert experiments.__getattr__("images_for") is images_for
+    with pytest.raises(AttributeError, match="'uaplib.experiments' has no attribute 'nothing'"):
+        experiments.__getattr__("nothing")
 
 
 def test_saturation_is_of_the_linf_ball_only():
@@ -594,19 +708,6 @@ def test_without_the_images_the_books_own_artifacts_are_found(no_data, forgotten
     assert recipe.measured().evaluation.fooling_rate.n == 10_000
     with pytest.raises(FileNotFoundError):
         images.at_hand(recipe.model, "crafting")
-
-
-@pytest.mark.usefixtures("checkout")
-def test_the_books_images_are_those_that_are_at_hand(forgotten):
-    parts = [
-        part for part in studies.images_of_the_book() if models.says(part[0]) == "label" or part[1] != "evaluation"
-    ]
-    first = {
-        (images._seen_by(model), role, count): (model, role, count) for model, role, count in sorted(parts, key=str)
-    }
-    for part in first.values():  # the rates on evaluation scenes are measured again in test_artifacts
-        if or_skip(images_for, *part) and len(images_for(*part)[0]) == images.of_the_book(*part)["images"]:
-            assert images.at_hand(*part) == images.of_the_book(*part), part
 
 
 def test_an_installed_package_keeps_what_it_crafts_beside_the_data(monkeypatch, tmp_path, few):
