@@ -287,6 +287,21 @@ def test_the_record_says_what_was_crafted(tmp_path):
     assert text == json.dumps(record, indent=2) + "\n"  # lines, so that versions can be compared
 
 
+def test_images_that_choose_the_iterate_are_part_of_the_identity(clothes, crafting_clothes, few):
+    recipe = Recipe("fff", "vgg16-mini", linf(24), settings={"selection": "images"})
+    crafted = recipe.craft()
+    assert recipe.key() == crafted.key != replace(recipe, settings={}).key()
+    assert crafted.parameters["selection"] == "100 images"
+    chosen = images.at_hand("vgg16-mini", "selection", 100)
+    assert recipe.identity()["parameters"]["selection_sha256"] == chosen["images_sha256"]
+
+
+def test_without_a_preset_an_ablation_is_the_default():
+    assert ablation("gd-uap-none", "vgg16-mini", linf(24)) == Recipe("gd-uap-none", "vgg16-mini", linf(24))
+    with pytest.raises(ValueError, match="method='gd-uap' is unknown"):
+        ablation("gd-uap", "vgg16-mini", linf(24), "paper")
+
+
 @pytest.mark.parametrize("model", ["vgg16-mini", "unet-scenes"])
 def test_noise_depends_on_its_seed_its_budget_and_the_size_of_the_images(model):
     recipe = Recipe("noise", model, linf(24), seed=1)
@@ -321,14 +336,10 @@ def test_a_time_is_told_as_people_do(seconds, words):
     assert recipes._duration(seconds) == words
 
 
-def test_what_is_kept_under_a_name_but_cannot_be_told_is_not_taken(folders, monkeypatch):
-    def missing(*part):
-        raise FileNotFoundError
-
+def test_what_is_kept_under_a_name_but_cannot_be_told_is_not_taken(folders, monkeypatch, no_data, forgotten):
     recipe = Recipe("uap", "vgg16-mini", linf(24))
-    put(replace(empty_of(recipe), seed=9), folders[0], recipe)
+    put(UniversalPerturbation(torch.zeros(1, 1, 28, 28), recipe.ball, "uap"), folders[0], recipe)
     monkeypatch.setattr(recipes, "of_the_book", lambda *part: {"images": 100, "images_sha256": "another"})
-    monkeypatch.setattr(recipes, "at_hand", missing)
     with pytest.warns(UserWarning, match="is not used"):
         assert recipe.find() is None
 

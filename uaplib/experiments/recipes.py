@@ -462,7 +462,7 @@ def _journal(path: Path) -> Journal:
     """The journal at `path`, read again only when it has grown."""
     size = path.stat().st_size if path.exists() else -1
     if path not in _journals or _journals[path][0] != size:
-        _journals[path] = size, Journal(path if size >= 0 else None)
+        _journals[path] = size, Journal(path)
     return _journals[path][1]
 
 
