@@ -42,6 +42,30 @@ def test_the_files_of_a_package_are_unpacked_without_root(package, tmp_path):
     assert (tmp_path / "data" / "pictures.gz").read_bytes() == b"content"
 
 
+def test_the_archive_is_asked_for_the_package_where_it_is_unpacked(monkeypatch, tmp_path):
+    asked = []
+
+    def run(command, **options):
+        asked.append((command, options))
+        return subprocess.CompletedProcess(command, len(asked) - 1)  # the lists come, the package does not
+
+    monkeypatch.setattr(fetch.subprocess, "run", run)
+    monkeypatch.setattr(fetch.shutil, "which", lambda name: name)
+    assert fetch.fetch_with_apt("pictures", Path("/usr/share/data"), tmp_path) is False
+    update, (download, options) = asked
+    assert update == (["apt-get", "update", "-qq"], {"check": False})
+    assert download == ["apt-get", "download", "-qq", "pictures"]
+    assert options["check"] is False
+    assert not Path(options["cwd"]).exists()  # it was a temporary folder
+
+
+@pytest.mark.parametrize("missing", ["apt-get", "dpkg"])
+def test_both_programs_are_needed(monkeypatch, tmp_path, missing):
+    monkeypatch.setattr(fetch.shutil, "which", lambda name: None if name == missing else name)
+    monkeypatch.setattr(fetch.subprocess, "run", lambda *a, **k: pytest.fail("it was tried"))
+    assert fetch.fetch_with_apt("package", Path("/usr/share/data"), tmp_path) is False
+
+
 def half(source, target):
     target.write_bytes(b"con")
     raise OSError(28, "No space left on device")

@@ -1,8 +1,10 @@
 from math import inf
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from matplotlib.testing.compare import compare_images
 from torch import nn
 from torch.nn import functional as F
 
@@ -83,6 +85,12 @@ def test_the_picture_shows_them_and_is_written(test_set, recipe, tmp_path):
     assert torch.equal(delta, recipe.load_or_craft().delta[0, 0])
     assert torch.allclose(after, before + delta)
     assert [picture.get_clim() for picture in axis.images] == [(0, 1)] * 6 + [(-STEP, STEP)] + [(0, 1)] * 6
+
+
+def test_everything_is_where_it_was(test_set, recipe, tmp_path):
+    """Sizes, places, colours and fonts, beside a picture that somebody has looked at."""
+    hero.make_hero(tmp_path / "hero.png", recipe)
+    assert compare_images(Path(__file__).with_name("hero.png"), tmp_path / "hero.png", tol=0.5) is None
 
 
 def test_a_class_of_which_none_is_fooled_is_an_error_and_leaves_no_picture(test_set, recipe, tmp_path):
