@@ -361,6 +361,61 @@ def test_crafting_into_a_file_passes_on_bar_and_device_and_asks_for_room_first(m
     assert asked == [room, (recipe, False, part, "cpu"), room, (recipe, True, part, "cuda:7")]
 
 
+def test_where_nothing_can_be_kept_bar_and_device_are_passed_on_all_the_same(folders, monkeypatch):
+    asked, recipe = [], Recipe("fff", "vgg16-mini", linf(24))
+    crafted = Recipe("noise", "vgg16-mini", linf(24)).craft()
+
+    def refuse(path, room):
+        asked.append((path, room))
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(recipes, "check_writable", refuse)
+    monkeypatch.setattr(Recipe, "craft", lambda recipe, *a, **k: asked.append((a, k)) or crafted)
+    with pytest.warns(UserWarning, match="could not be kept for the next run: the disk is full"):
+        recipe.load_or_craft(progress=False, device="cuda:7")
+    assert asked == [(folders[1] / recipe.place, 2**22), ((False,), {"device": "cuda:7"})]
+
+
+def test_model_and_images_are_on_the_device(few, monkeypatch, clothes, crafting_clothes):
+    asked, load = [], models.load
+    monkeypatch.setattr(models, "load", lambda name, device: asked.append(("model", device)) or load(name, device))
+    on = Recipe._on
+    monkeypatch.setattr(
+        Recipe,
+        "_on",
+        lambda recipe, device, role, count: asked.append((role, count, device)) or on(recipe, device, role, count),
+    )
+    cpu = torch.device("cpu")
+    Recipe("uap", "vgg16-mini", linf(24), settings=SMALL).craft(device="cpu")
+    assert asked == [("model", cpu), ("crafting", 6, cpu), ("evaluation", METHODS["uap"].held_out, cpu)]
+    asked.clear()
+    Recipe("fff", "vgg16-mini", linf(24), settings={"selection": "images"}).craft(device="cpu")
+    assert asked == [("model", cpu), ("selection", 100, cpu)]
+    found = on(Recipe("uap", "vgg16-mini", linf(24)), torch.device("meta"), "crafting", 2)
+    assert [(tensor.device.type, len(tensor)) for tensor in found] == [("meta", 2)] * 2
+
+
+def test_the_record_says_where_the_images_are_from_if_there_were_any(folders, few, clothes, crafting_clothes):
+    assert "images_from" not in Recipe("fff", "vgg16-mini", linf(24)).load_or_craft().run
+    found = Recipe("uap", "vgg16-mini", linf(24), settings=SMALL).load_or_craft()
+    assert found.run["images_from"] == "Fashion-MNIST, train split"
+
+
+@pytest.mark.parametrize("role", ["evaluation", "selection"])
+def test_one_does_not_craft_on_the_images_that_are_to_measure_or_to_choose(role):
+    with pytest.raises(ValueError, match=f"role='{role}' is unknown"):
+        Recipe("gd-uap-data", "unet-scenes", linf(10), settings={"role": role})
+
+
+def test_as_many_images_as_there_are_and_only_one_are_enough(monkeypatch):
+    monkeypatch.setattr(data, "most", lambda name, role: 100)
+    assert Recipe("uap", "vgg16-mini", linf(24))._count() == 100
+    assert Recipe("uap", "vgg16-mini", linf(24), settings={"images": 1})._count() == 1
+    assert Recipe("gd-uap-data", "vgg16-mini", linf(24))._count() == 100  # 300 by default, if there are
+    with pytest.raises(ValueError, match="images=101 is more than the 100 crafting images there are"):
+        Recipe("gd-uap-data", "vgg16-mini", linf(24), settings={"images": 101})._count()
+
+
 def test_measuring_shows_a_bar_only_when_asked_to(evaluated, capsys):
     recipe = Recipe("noise", "vgg16-mini", linf(24))
     crafted, journal = recipe.craft(), Journal(None)
@@ -745,9 +800,14 @@ def test_saturation_asks_for_a_ball_of_the_largest_pixel(method):
         Recipe(method, "vgg16-mini", NormBall(2, 1))
 
 
+def test_the_whole_range_of_a_pixel_is_a_budget():
+    assert Recipe("noise", "vgg16-mini", linf(255)).craft().delta.abs().min() == 1
+
+
 def test_a_recipe_takes_numbers_of_numpy(few, tmp_path):
     recipe = Recipe("fff", "vgg16-mini", linf(np.float32(24)), seed=np.int64(3), settings={"patience": np.int32(5)})
     assert recipe.name == "fff-vgg16-mini-linf24-patience=5-s3"
+    assert type(recipe.seed) is int
     recipe.craft_into(tmp_path / "v")
     assert recipe.matches(UniversalPerturbation.load(tmp_path / "v"))
 
