@@ -113,6 +113,8 @@ def test_the_status_shows_nothing_that_is_for_the_next_run_only(root, runs):
     commands.update(["01-a"])
     (record,) = status(root)
     assert set(record) == {"chapter", "date", "device", "parameters", "seconds", "source", "versions"}
+    text = (root / "book" / "status.json").read_text(encoding="utf-8")
+    assert text == json.dumps([record], indent=2, sort_keys=True) + "\n"  # lines, so that versions can be compared
 
 
 def test_a_second_update_executes_and_writes_nothing(root, runs):

@@ -43,9 +43,7 @@ def make_hero(path: str | Path, recipe: Recipe = RECIPE) -> Figure:
     _tiles(axis, perturbation.apply(images), perturbed, _WIDTH - 0.42 - _STEP_X - _TILE, top, _WRONG)
     for x, sign in ((3.88, "+"), (8.12, "=")):
         axis.text(x, 2.9, sign, color=_TEXT, fontsize=38, ha="center", va="center", fontweight="light")
-    write_atomically(
-        Path(path), lambda temporary: figure.savefig(temporary, format="png", dpi=130, facecolor=_BACKGROUND)
-    )
+    write_atomically(Path(path), lambda temporary: figure.savefig(temporary, format="png", dpi=130))
     return figure
 
 
@@ -95,4 +93,3 @@ def _picture(
     low, high = limits
     axis.imshow(image[0], cmap=cmap, vmin=low, vmax=high, extent=extent, interpolation="nearest", aspect="auto")
     axis.add_patch(Rectangle((x, y), size, size, fill=False, ec=_FRAME, lw=1))
-    axis.set(xlim=(0, _WIDTH), ylim=(0, _HEIGHT))
