@@ -16,6 +16,11 @@ from uaplib.metrics.tasks import TASKS
 over_activating = [*studies.imagenet_study(), *studies.mini_study()]
 dense = studies.dense_study()
 dense_files = [recipe for recipe in dense if not recipe.preset]  # of an ablation, only record and cell are kept
+SEEN = {  # model, role and number, once for all networks that see the same
+    f"{images._seen_by(model)}, {images._part(role, count)}": (model, role, count)
+    for model, role, count in sorted(studies.images_of_the_book(), key=str)
+    if models.says(model) == "label" or role != "evaluation"
+}
 DATA_FREE = [name for name, row in METHODS.items() if row.sees == "nothing" and row.paper]
 
 
@@ -56,16 +61,11 @@ def test_it_is_there_and_of_todays_weights(recipe):
     assert evaluation.clip is True
 
 
-def test_the_books_images_are_those_that_are_at_hand():
-    parts = [
-        part for part in studies.images_of_the_book() if models.says(part[0]) == "label" or part[1] != "evaluation"
-    ]
-    first = {
-        (images._seen_by(model), role, count): (model, role, count) for model, role, count in sorted(parts, key=str)
-    }
-    for part in first.values():  # the rates on evaluation scenes are measured again in test_artifacts
-        if or_skip(images_for, *part) and len(images_for(*part)[0]) == images.of_the_book(*part)["images"]:
-            assert images.at_hand(*part) == images.of_the_book(*part), part
+@pytest.mark.parametrize("part", SEEN.values(), ids=SEEN)
+def test_the_books_images_are_those_that_are_at_hand(part):
+    """Of evaluation scenes, which the library renders or resizes, the rates are measured again below."""
+    if or_skip(images_for, *part) and len(images_for(*part)[0]) == images.of_the_book(*part)["images"]:
+        assert images.at_hand(*part) == images.of_the_book(*part)
 
 
 @named([recipe for recipe in studies.book() if recipe.preset])
