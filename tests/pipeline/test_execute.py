@@ -1,14 +1,21 @@
+import base64
 import json
+import os
 import shutil
+import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from tests.pipeline.conftest import printed, write
 from uaplib import files
+from uaplib.pipeline import execute as execution
 from uaplib.pipeline.execute import ExecutionError, chapters, content_key, execute
 from uaplib.pipeline.status import page
 
@@ -136,6 +143,68 @@ def test_a_dead_kernel_is_an_error(book):
     notebook = write(book, "import os; os._exit(1)")
     with pytest.raises(ExecutionError, match="kernel died"):
         execute(notebook, book / "out", book, progress=False)
+
+
+@pytest.fixture
+def papermill(monkeypatch):
+    """In place of papermill: what it was asked; its exit code; the notebook that it writes, or None; what it reads."""
+    played = SimpleNamespace(code=0, written=None, asked=[])
+
+    def run(command, **options):
+        played.asked.append((command, options))
+        reads = Path(options["env"]["UAPLIB_READS"])
+        reads.write_text("".join(f"{path}\n" for path in played.reads), encoding="utf-8")
+        if played.written:
+            nbformat.write(played.written, command[4])
+        return subprocess.CompletedProcess(command, played.code)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return played
+
+
+def executed(*outputs):
+    """A notebook as papermill leaves it, with a cell for each output."""
+    cells = [new_code_cell("1", execution_count=1, outputs=[output] if output else []) for output in outputs]
+    return new_notebook(cells=cells)
+
+
+@pytest.mark.parametrize(
+    ("progress", "bar", "stderr"), [(True, "--progress-bar", None), (False, "--no-progress-bar", -1)]
+)
+def test_papermill_is_asked_in_a_process_of_its_own(book, papermill, monkeypatch, progress, bar, stderr):
+    monkeypatch.setenv("KEPT", "1")
+    papermill.written, notebook = executed(None), book / "notebooks" / "a.ipynb"
+    papermill.reads = [book / "artifacts" / "net" / "b", book / "artifacts" / "a", book / "book" / "intro.md"]
+    found, artifacts = execution._run(notebook, {"number": 3.5}, book, progress)
+    assert found.cells[0].source == "1"
+    assert artifacts == ["artifacts/a", "artifacts/net/b"]
+    ((command, options),) = papermill.asked
+    assert command[:4] == [sys.executable, "-m", "papermill", str(notebook)]
+    assert Path(command[4]).name == "a.ipynb"
+    assert command[5:8] == ["--kernel", "python3", "--parameters_base64"]
+    assert json.loads(base64.b64decode(command[8])) == {"number": 3.5}
+    assert command[9:] == ["--no-request-save-on-cell-execute", "--execution-timeout", "600", bar]
+    assert (options["cwd"], options["stdin"], options["stderr"]) == (book, subprocess.DEVNULL, stderr)
+    assert options["env"] == os.environ | {"UAPLIB_READS": options["env"]["UAPLIB_READS"]}
+    assert not Path(command[4]).parent.exists()
+
+
+ERRORS = [new_output("error", ename=name, evalue="why", traceback=[]) for name in ("OneError", "OtherError")]
+
+
+@pytest.mark.parametrize(
+    ("code", "written", "why"),
+    [
+        (3, executed(None), r"\(exit code 3\): $"),
+        (0, None, r"\(exit code 0\): the kernel died, or a cell ran out of time$"),
+        (1, executed(*ERRORS), r"\(exit code 1\): cell 0 raised OneError: why; cell 1 raised OtherError: why$"),
+        (0, executed(ERRORS[0]), r"\(exit code 0\): cell 0 raised OneError: why$"),
+    ],
+)
+def test_what_went_wrong_is_told(book, papermill, code, written, why):
+    papermill.code, papermill.written, papermill.reads = code, written, []
+    with pytest.raises(ExecutionError, match=rf"^a.ipynb did not run to its end {why}"):
+        execution._run(book / "a.ipynb", {}, book, False)
 
 
 def test_an_unknown_parameter_is_refused_before_anything_runs(book, runs):

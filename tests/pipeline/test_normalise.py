@@ -39,6 +39,21 @@ def test_injected_parameters_go():
     assert [cell.source for cell in notebook.cells] == ["a = 1"]
 
 
+def test_the_notebook_says_of_its_kernel_what_every_machine_says():
+    notebook = new_notebook(cells=[new_code_cell(" ", execution_count=3), new_code_cell("1", execution_count=4)])
+    notebook.metadata = {
+        "kernelspec": {"name": "mine"},
+        "papermill": {"duration": 3},
+        "language_info": {"version": "3.9"},
+    }
+    found = normalise(notebook, ROOT)
+    assert found.metadata == {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    assert [cell.execution_count for cell in found.cells] == [None, 1]
+
+
 def test_cells_are_counted_from_one():
     output = new_output("execute_result", {"text/plain": "2"}, execution_count=7)
     notebook = normalised(code(), new_markdown_cell("between"), code(outputs=[output]))
