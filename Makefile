@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 NOWHERE := http://127.0.0.1:9
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
-# Two workers, each with whole files, the longest first: chapters, one after the other.
+# Two workers, each with whole files, in this order: chapters take longest, so they come first.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	--nbval-lax --nbval-current-env --nbval-cell-timeout 300 notebooks tests
-# On large images glibc's allocator gives memory back and asks for it again all the time; kept, all is faster.
+# On large images glibc's allocator gives memory back and asks for it again all the time; kept, crafting is faster.
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 100000000000
 

@@ -64,8 +64,10 @@ def test_it_is_there_and_of_todays_weights(recipe):
 @pytest.mark.parametrize("part", SEEN.values(), ids=SEEN)
 def test_the_books_images_are_those_that_are_at_hand(part):
     """Of evaluation scenes, which the library renders or resizes, the rates are measured again below."""
-    if or_skip(images_for, *part) and len(images_for(*part)[0]) == images.of_the_book(*part)["images"]:
-        assert images.at_hand(*part) == images.of_the_book(*part)
+    there, known = len(or_skip(images_for, *part)[0]), images.of_the_book(*part)
+    if there != known["images"]:
+        pytest.skip(f"there are {there} images, and the book's artifacts were made on {known['images']}")
+    assert images.at_hand(*part) == known
 
 
 @named([recipe for recipe in studies.book() if recipe.preset])

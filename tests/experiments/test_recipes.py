@@ -79,7 +79,7 @@ def evaluated(instead):
     return instead("evaluation", 10)
 
 
-def empty_of(recipe):
+def empty(recipe):
     """A perturbation of zeros that says it is the recipe's."""
     identity = {name: value for name, value in recipe.identity().items() if name not in ("ball", "shape")}
     return UniversalPerturbation(torch.zeros(1, 1, 28, 28), recipe.ball, **identity)
@@ -189,7 +189,7 @@ def test_what_was_crafted_is_kept_and_found_again(clothes, crafting_clothes, fol
 
 def test_the_checkouts_artifact_comes_first(folders):
     recipe = Recipe("fff", "vgg16-mini", linf(8))
-    put(empty_of(recipe), folders[0], recipe)
+    put(empty(recipe), folders[0], recipe)
     assert (recipe.load_or_craft().delta == 0).all()
 
 
