@@ -19,7 +19,7 @@ dense_files = [recipe for recipe in dense if not recipe.preset]  # of an ablatio
 SEEN = {  # model, role and number, once for all networks that see the same
     f"{images._seen_by(model)}, {images._part(role, count)}": (model, role, count)
     for model, role, count in sorted(studies.images_of_the_book(), key=str)
-    if models.says(model) == "label" or role != "evaluation"
+    if role != "evaluation" or model in (*models.names(), studies.IMAGENET_MODELS[0])
 }
 DATA_FREE = [name for name, row in METHODS.items() if row.sees == "nothing" and row.paper]
 
@@ -63,7 +63,7 @@ def test_it_is_there_and_of_todays_weights(recipe):
 
 @pytest.mark.parametrize("part", SEEN.values(), ids=SEEN)
 def test_the_books_images_are_those_that_are_at_hand(part):
-    """Of evaluation scenes, which the library renders or resizes, the rates are measured again below."""
+    """Photographs to evaluate on are read for one network; of these and of scenes, rates are measured again below."""
     there, known = len(or_skip(images_for, *part)[0]), images.of_the_book(*part)
     if there != known["images"]:
         pytest.skip(f"there are {there} images, and the book's artifacts were made on {known['images']}")
@@ -85,7 +85,7 @@ def test_no_image_chose_the_iterate(recipe):
 @cache
 def photographs(name):
     """Some photographs as a network sees them, and what it says of them."""
-    images, _ = images_for(name, "evaluation", 60)
+    images, _ = images_for(name, "evaluation", 40)
     return images, metrics.predict(models.load(name), images)
 
 
@@ -130,13 +130,19 @@ def test_a_dense_network_is_as_good_on_clean_images_as_its_card_says(model):
     assert clean == pytest.approx(card, abs=1e-3)
 
 
+@cache
+def some_scenes(name):
+    """Every eighth scene, for a drive goes from dusk to daylight; what is true, and what a network says."""
+    images, truth = (part[::8] for part in images_for(name, "evaluation"))
+    return images, truth, metrics.predict(models.load(name), images)
+
+
 @named(dense_files)
 def test_the_rate_is_found_again_on_a_part_of_the_scenes(recipe):
-    images, truth = (
-        part[::8] for part in or_skip(images_for, recipe.model, "evaluation")
-    )  # a drive: from dusk to daylight
-    evaluate = TASKS[models.says(recipe.model)].evaluate
-    again = evaluate(models.load(recipe.model), images, truth, found(recipe).delta)
+    images, truth, clean = or_skip(some_scenes, recipe.model)
+    model, task = models.load(recipe.model), TASKS[models.says(recipe.model)]
+    perturbed = metrics.predict(model, images, found(recipe).delta)
+    again = task.compare(clean, perturbed, truth, task.check(model, images, truth), True)
     low, high = recipe.measured().evaluation.gfr.interval
     assert low - 0.1 < again.gfr.value < high + 0.1
 

@@ -3,8 +3,8 @@
 The values come from the types that the parameters cell states, so a new parameter is tested, or refused here, by
 itself. Cells run in this process: a kernel for each run would take longer than the run. Crafting that the book keeps
 as artifacts is cut to one iteration, because with other values nothing is kept and chapters would craft for minutes;
-cut as well are the pictures on which an iterate is chosen or a kept perturbation measured, and a chapter's fixed test
-sets. All else is as in the chapter.
+cut as well are the pictures on which an iterate is chosen or a kept perturbation measured, and a chapter's own sets of
+a fixed number. All else is as in the chapter.
 """
 
 import ast
@@ -27,6 +27,7 @@ CHAPTERS = [pytest.param(path, id=path.stem) for path in chapters(ROOT)]
 NAMES = [*models.trained_here(), *studies.IMAGENET_MODELS]  # whose weights are at hand
 FEW = 6  # the large value of what says how much is computed, where there is no larger one that is cheap
 PICTURES = 5  # figures show so many
+GARMENTS = 20  # among the first twenty are boots and sneakers, which chapters look for
 TOO_MUCH = {"study_name": ["paper"]}  # values whose networks are a download of gigabytes
 
 Cells = list[tuple[list[str], ast.Module]]
@@ -135,11 +136,7 @@ def hurried(monkeypatch, tmp_path):
     monkeypatch.setattr(
         priors, "selection_pictures", lambda model, count=100: selection_pictures(model, min(count, PICTURES))
     )
-    monkeypatch.setattr(
-        fashion_mnist,
-        "load",
-        lambda split, first=None: load(split, min(first or 100, 100) if split == "test" else first),
-    )
+    monkeypatch.setattr(fashion_mnist, "load", lambda split, first=None: load(split, min(first or GARMENTS, GARMENTS)))
     with plt.rc_context(), torch.random.fork_rng(devices=[]):
         plt.switch_backend("agg")
         yield
