@@ -39,15 +39,17 @@ __all__ = [
     "weights_file",
 ]
 
+_MODULES = ("caffe", "darknet", "dense", "minis", "mobilenets", "pretrained")
+
 
 def __dir__() -> list[str]:
-    return [*globals(), "Normalized", "dense", "minis", "pretrained"]
+    return [*globals(), "Normalized", *_MODULES]
 
 
 def __getattr__(name: str) -> object:
     """Import what needs PyTorch when it is first used: `uaplib list models` does without (PEP 562)."""
     if name == "Normalized":
         return import_module(f"{__name__}.normalized").Normalized
-    if name in ("dense", "minis", "pretrained"):
+    if name in _MODULES:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ It is read without PyTorch: a builder imports what it needs when it is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -126,6 +126,37 @@ def _efficientnet_lite(name: str, size: int) -> Network:
     )
 
 
+_CAFFE = {"mean": (123 / 255, 117 / 255, 104 / 255), "std": (1 / 255,) * 3}  # the networks see 0 to 255, less a mean
+_EIGHT_BIT = {"mean": (128 / 255,) * 3, "std": (128 / 255,) * 3}  # the files' (x - 128) / 128, almost 2 x - 1
+
+
+def _caffe(build: Callable[[], nn.Module], size: int, licence: str) -> Network:
+    """A network of Caffe's model zoo."""
+    source = "github.com/chaosmail/caffejs, models: Caffe's layers as files of numbers"
+    return _original(build, size, 256, _CAFFE, source, licence)
+
+
+def _mobilenet(build: Callable[[], nn.Module], size: int, resize: int) -> Network:
+    """A MobileNet of 8 bits."""
+    return _original(build, size, resize, _EIGHT_BIT, "github.com/google-coral/test_data: 8-bit files", "Apache 2.0")
+
+
+def _original(
+    build: Callable[[], nn.Module], size: int, resize: int, normalisation: Mapping, source: str, licence: str
+) -> Network:
+    """A network for photographs, read from its authors' files."""
+    return Network(
+        build,
+        data_set="imagenet-samples",
+        size=size,
+        **normalisation,
+        resize=resize,
+        interpolation="bilinear",
+        source=source,
+        licence=licence,
+    )
+
+
 _ENCODER = "the encoder began with weights under Apache 2.0"
 _CAMVID = "trained on files of CC BY-NC 4.0"
 _FEW_LEVELS = (16, 32, 64, 96)
@@ -173,6 +204,21 @@ NETWORKS = {
     "efficientnet-lite0": _efficientnet_lite("efficientnet-lite0", 224),
     "efficientnet-lite1": _efficientnet_lite("efficientnet-lite1", 240),
     "efficientnet-lite2": _efficientnet_lite("efficientnet-lite2", 260),
+    "googlenet-caffe": _caffe(lambda: models.caffe.googlenet(), 224, "released by BVLC for unrestricted use"),
+    "squeezenet1_1-caffe": _caffe(lambda: models.caffe.squeezenet(), 227, "BSD"),
+    "tiny-darknet": _original(
+        lambda: models.darknet.tiny_darknet(),
+        224,
+        224,
+        {"mean": (0,) * 3, "std": (1,) * 3},
+        "github.com/leggedrobotics/darknet_ros: Darknet's tiny.weights",
+        "public domain, as Darknet says",
+    ),
+    "mobilenet-v1": _mobilenet(lambda: models.mobilenets.mobilenet_v1(1.0), 224, 256),
+    "mobilenet-v1-0.75": _mobilenet(lambda: models.mobilenets.mobilenet_v1(0.75), 192, 219),
+    "mobilenet-v1-0.5": _mobilenet(lambda: models.mobilenets.mobilenet_v1(0.5), 160, 183),
+    "mobilenet-v1-0.25": _mobilenet(lambda: models.mobilenets.mobilenet_v1(0.25), 128, 146),
+    "mobilenet-v2": _mobilenet(lambda: models.mobilenets.mobilenet_v2(), 224, 256),
     "midas-small": Network(
         lambda: models.pretrained.midas_small(),
         data_set="imagenet-samples",
