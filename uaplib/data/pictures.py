@@ -1,9 +1,10 @@
-"""ImageNet photographs: 1,000 samples, Imagenette, a local ImageNet folder, and foolbox's twenty pictures.
+"""ImageNet photographs: 1,000 samples, those of NIPS 2017, Imagenette, a local ImageNet folder, foolbox's twenty.
 
 Each function returns a `Pictures`: files and class indices, read only when they are asked for, through the
 preprocessing of the model that is to see them (`uaplib.models.preprocessing`).
 """
 
+import csv
 import hashlib
 import importlib.util
 import tempfile
@@ -23,6 +24,7 @@ from uaplib.files import checkout, data_folder, new_folders, reason
 from uaplib.names import check_name
 
 ABOUT = DATA_SETS["imagenet-samples"]
+NIPS2017_URL = "https://github.com/dongyp13/Translation-Invariant-Attacks"
 IMAGENETTE_URL = "https://github.com/fastai/imagenette"
 PARTS = {"crafting": slice(0, 300), "selection": slice(300, 400), "evaluation": slice(400, 1000)}
 IMAGENETTE_CLASSES = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # their indices among ImageNet's 1,000
@@ -75,15 +77,22 @@ def samples(part: str) -> Pictures:
     machine. Raises ValueError for another part, FileNotFoundError when the pictures are not there.
     """
     check_name("part", part, PARTS)
+    everything = all_samples()
+    files, source = everything.files, everything.source
+    shuffled = sorted(range(1000), key=lambda index: hashlib.sha256(files[index].name.encode()).digest())
+    chosen = shuffled[PARTS[part]]
+    return Pictures([files[index] for index in chosen], chosen, f"{source}, {part} part")
+
+
+def all_samples() -> Pictures:
+    """Return the 1,000 ImageNet samples in the order of their classes; raises as `samples` does."""
     folder = data_folder() / ABOUT.folder
     files = sorted(folder.glob("n*.JPEG"))
     if len(files) != 1000:
         raise FileNotFoundError(
             f"the 1,000 ImageNet samples were not found in {folder} ({len(files)} files there).\n{_remedy(folder)}"
         )
-    shuffled = sorted(range(1000), key=lambda index: hashlib.sha256(files[index].name.encode()).digest())
-    chosen = shuffled[PARTS[part]]
-    return Pictures([files[index] for index in chosen], chosen, f"the 1,000 ImageNet samples, {part} part")
+    return Pictures(files, range(1000), "the 1,000 ImageNet samples")
 
 
 def _remedy(folder: Path) -> str:
@@ -91,6 +100,25 @@ def _remedy(folder: Path) -> str:
         return f"Get them from {ABOUT.url} and put its pictures (n*.JPEG) into that folder."
     move = "move that folder away, then: " if folder.exists() else ""  # git clones into no folder that holds something
     return f"Get them by: {move}{ABOUT.how_to_get()}"
+
+
+def nips2017() -> Pictures:
+    """Return the 1,000 development images of NIPS 2017's competition on attacks (Kurakin et al., 2018), 299 x 299.
+
+    In the order of `dev_dataset.csv`, which lies beside their folder `images`. Raises FileNotFoundError where one of
+    them is not there.
+    """
+    folder = data_folder() / "nips2017"
+    found = {file.stem: file for file in (folder / "images").glob("*.*")}
+    table = folder / "dev_dataset.csv"
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines())) if table.is_file() else []
+    files = [found[row["ImageId"]] for row in rows if row["ImageId"] in found]
+    if len(files) != 1000:
+        raise FileNotFoundError(
+            f"NIPS 2017's 1,000 images and dev_dataset.csv were not found in {folder} ({len(files)} images there).\n"
+            f"Get them from {NIPS2017_URL}, folder `dataset`."
+        )
+    return Pictures(files, [int(row["TrueLabel"]) - 1 for row in rows], "the 1,000 images of NIPS 2017")
 
 
 def samples_or_pictures(part: str) -> Pictures:

@@ -168,8 +168,8 @@ def filters(path: Path, shape: Sequence[int]) -> Tensor:
 
 
 def numbers(path: Path, shape: Sequence[int]) -> Tensor:
-    """Return the numbers of a file of nothing but float32, little endian; raises ValueError for another number."""
-    found, wanted = path.stat().st_size / 4, torch.Size(shape).numel()
+    """Return the numbers of a file of nothing but float32, little endian; raises ValueError when they are more or less."""
+    found, wanted = path.stat().st_size, 4 * torch.Size(shape).numel()
     if found != wanted:
-        raise ValueError(f"{path} holds {found:g} numbers, and the layer has {wanted}, of the shape {tuple(shape)}")
+        raise ValueError(f"{path} has {found:,} bytes, and the layer's numbers, {tuple(shape)}, need {wanted:,}")
     return torch.from_numpy(np.fromfile(path, "<f4").astype(np.float32)).view(*shape)

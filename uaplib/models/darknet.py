@@ -58,10 +58,10 @@ def tiny_darknet() -> TinyDarknet:
 @torch.no_grad()
 def read(network: TinyDarknet, path: Path) -> None:
     """Fill the network with the numbers of a file; raises ValueError when there are more or less than it has."""
-    tensors, found = list(_in_order(network)), (path.stat().st_size - _HEADER) / 4
+    tensors, found = list(_in_order(network)), path.stat().st_size
     sizes = [tensor.numel() for tensor in tensors]
-    if found != sum(sizes):
-        raise ValueError(f"{path} holds {found:g} numbers after its header, and Tiny Darknet has {sum(sizes)}")
+    if found != (wanted := _HEADER + 4 * sum(sizes)):
+        raise ValueError(f"{path} has {found:,} bytes, and the numbers of Tiny Darknet need {wanted:,}")
     numbers = torch.from_numpy(np.fromfile(path, "<f4", offset=_HEADER).astype(np.float32))
     for tensor, part in zip(tensors, numbers.split(sizes), strict=True):
         tensor.copy_(part.view_as(tensor))

@@ -40,7 +40,7 @@ def _path(place: str) -> Path:
 
 def _fetch(places: list[str]) -> None:
     for place in tqdm(places, "downloading a network", unit="file", leave=False, disable=not places):
-        original, quiet = registry()[place], tqdm(disable=True)  # one bar is enough for a hundred small files
+        original, quiet = registry()[place], tqdm(total=0, disable=True)  # one bar is enough for a hundred small files
         download(original.url, f"sha256:{original.sha256}", _path(place), bar=quiet)
 
 

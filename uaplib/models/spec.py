@@ -157,6 +157,24 @@ def _original(
     )
 
 
+ORIGINALS = {  # read from the files of their authors
+    "googlenet-caffe": _caffe(lambda: models.caffe.googlenet(), 224, "released by BVLC for unrestricted use"),
+    "squeezenet1_1-caffe": _caffe(lambda: models.caffe.squeezenet(), 227, "BSD"),
+    "tiny-darknet": _original(
+        lambda: models.darknet.tiny_darknet(),
+        224,
+        224,
+        {"mean": (0,) * 3, "std": (1,) * 3},
+        "github.com/leggedrobotics/darknet_ros: Darknet's tiny.weights",
+        "public domain, as Darknet says",
+    ),
+    "mobilenet-v1": _mobilenet(lambda: models.mobilenets.mobilenet_v1(1.0), 224, 256),
+    "mobilenet-v1-0.75": _mobilenet(lambda: models.mobilenets.mobilenet_v1(0.75), 192, 219),
+    "mobilenet-v1-0.5": _mobilenet(lambda: models.mobilenets.mobilenet_v1(0.5), 160, 183),
+    "mobilenet-v1-0.25": _mobilenet(lambda: models.mobilenets.mobilenet_v1(0.25), 128, 146),
+    "mobilenet-v2": _mobilenet(lambda: models.mobilenets.mobilenet_v2(), 224, 256),
+}
+
 _ENCODER = "the encoder began with weights under Apache 2.0"
 _CAMVID = "trained on files of CC BY-NC 4.0"
 _FEW_LEVELS = (16, 32, 64, 96)
@@ -204,21 +222,7 @@ NETWORKS = {
     "efficientnet-lite0": _efficientnet_lite("efficientnet-lite0", 224),
     "efficientnet-lite1": _efficientnet_lite("efficientnet-lite1", 240),
     "efficientnet-lite2": _efficientnet_lite("efficientnet-lite2", 260),
-    "googlenet-caffe": _caffe(lambda: models.caffe.googlenet(), 224, "released by BVLC for unrestricted use"),
-    "squeezenet1_1-caffe": _caffe(lambda: models.caffe.squeezenet(), 227, "BSD"),
-    "tiny-darknet": _original(
-        lambda: models.darknet.tiny_darknet(),
-        224,
-        224,
-        {"mean": (0,) * 3, "std": (1,) * 3},
-        "github.com/leggedrobotics/darknet_ros: Darknet's tiny.weights",
-        "public domain, as Darknet says",
-    ),
-    "mobilenet-v1": _mobilenet(lambda: models.mobilenets.mobilenet_v1(1.0), 224, 256),
-    "mobilenet-v1-0.75": _mobilenet(lambda: models.mobilenets.mobilenet_v1(0.75), 192, 219),
-    "mobilenet-v1-0.5": _mobilenet(lambda: models.mobilenets.mobilenet_v1(0.5), 160, 183),
-    "mobilenet-v1-0.25": _mobilenet(lambda: models.mobilenets.mobilenet_v1(0.25), 128, 146),
-    "mobilenet-v2": _mobilenet(lambda: models.mobilenets.mobilenet_v2(), 224, 256),
+    **ORIGINALS,
     "midas-small": Network(
         lambda: models.pretrained.midas_small(),
         data_set="imagenet-samples",
