@@ -168,7 +168,7 @@ def filters(path: Path, shape: Sequence[int]) -> Tensor:
 
 
 def numbers(path: Path, shape: Sequence[int]) -> Tensor:
-    """Return the numbers of a file of nothing but float32, little endian; raises ValueError when they are more or less."""
+    """Return the numbers of a file of nothing but float32; raises ValueError for another size."""
     found, wanted = path.stat().st_size, 4 * torch.Size(shape).numel()
     if found != wanted:
         raise ValueError(f"{path} has {found:,} bytes, and the layer's numbers, {tuple(shape)}, need {wanted:,}")
