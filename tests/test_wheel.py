@@ -42,7 +42,7 @@ def test_the_wheel_holds_every_file_of_the_library(wheel):
         ["git", "ls-files", "-co", "--exclude-standard", "uaplib"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert packed == {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
-    assert {Path(name).suffix for name in packed} == {".py", ".json", ".csv", ".safetensors"}
+    assert {Path(name).suffix for name in packed} == {".py", ".json", ".csv", ".txt", ".safetensors"}
 
 
 def test_the_unpacked_wheel_is_all_that_is_needed(wheel, tmp_path):
