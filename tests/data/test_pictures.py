@@ -163,6 +163,38 @@ def test_the_samples_come_first(samples):
     assert pictures.samples_or_pictures("selection") == samples["selection"]
 
 
+def test_all_samples_are_in_the_order_of_their_classes(samples):
+    everything = pictures.all_samples()
+    assert [*everything.classes] == list(range(1000))
+    assert [file.name for file in everything.files] == sorted(file.name for file in everything.files)
+    for part in samples.values():
+        assert all(everything.files[index] == file for file, index in zip(part.files, part.classes, strict=True))
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_the_images_of_nips_2017_come_in_the_order_of_their_table(data, ending):
+    (data / "nips2017" / "images").mkdir(parents=True)
+    rows = ["ImageId,URL,TrueLabel,TargetClass"]
+    for number in range(1000):
+        name = f"{7 * number % 1000:04x}"
+        (data / "nips2017" / "images" / f"{name}.{ending}").write_bytes(picture())
+        rows.append(f"{name},https://example.org,{number + 1},5")
+    (data / "nips2017" / "dev_dataset.csv").write_text("\n".join(rows) + "\n")
+    found = pictures.nips2017()
+    assert [file.stem for file in found.files[:3]] == ["0000", "0007", "000e"]
+    assert found.classes == list(range(1000))  # the table counts from 1
+    assert found[:1].load(TENSOR).images.shape == (1, 3, 8, 8)
+    found.files[3].unlink()
+    with pytest.raises(FileNotFoundError, match=rf"not found in {data}/nips2017 \(999 images there\)"):
+        pictures.nips2017()
+
+
+def test_without_the_images_of_nips_2017_their_place_and_address_are_named(data):
+    with pytest.raises(FileNotFoundError, match="nips2017") as caught:
+        pictures.nips2017()
+    assert pictures.NIPS2017_URL in str(caught.value)
+
+
 @pytest.mark.usefixtures("checkout")
 def test_without_any_picture_the_samples_are_asked_for(data, monkeypatch):
     monkeypatch.setattr(pictures.importlib.util, "find_spec", lambda name: None)

@@ -131,7 +131,8 @@ def load(name: str, device: str | torch.device = "cpu", weights: str | Path | No
 
     It takes float32 images in [0, 1] and returns logits: (N, 1, 28, 28) and (N, 10) for the six mini networks
     (`names()`), (N, 3, size, size) and (N, 1000) for the ImageNet networks: "efficientnet-lite0" to "2" (packages of
-    the extra `imagenet`), every classifier of torchvision by its name there, and "timm:NAME" where timm is installed.
+    the extra `imagenet`), "googlenet-caffe" and all others of `spec.ORIGINALS`, every classifier of torchvision by its
+    name there, and "timm:NAME" where timm is installed.
 
     Networks for dense tasks return maps (N, K, H, W) of the images' size: logits of K classes for the segmenters
     "lite0-camvid", "unet-camvid", "lite0-scenes", "unet-scenes" and those of torchvision, positive depth in metres,
