@@ -1,5 +1,6 @@
 """Photographs: which files belong to which part, and what is said when they are missing."""
 
+import hashlib
 import io
 import math
 import os
@@ -161,6 +162,14 @@ def test_without_the_samples_the_twenty_pictures_are_shared_out(data):
 
 def test_the_samples_come_first(samples):
     assert pictures.samples_or_pictures("selection") == samples["selection"]
+
+
+def test_the_digest_of_pictures_is_of_their_contents_in_order(tmp_path):
+    files = [tmp_path / name for name in ("a", "b")]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    assert pictures.Pictures(files, [0, 1]).sha256() == hashlib.sha256(b"ab").hexdigest()
+    assert pictures.Pictures(files[::-1], [1, 0]).sha256() == hashlib.sha256(b"ba").hexdigest()
 
 
 def test_all_samples_are_in_the_order_of_their_classes(samples):

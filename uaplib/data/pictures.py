@@ -53,6 +53,10 @@ class Pictures:
         """Return some of the pictures."""
         return Pictures(self.files[part], self.classes[part], self.source)
 
+    def sha256(self) -> str:
+        """Return the SHA-256 of the files' contents, one after the other, which copies of another size do not have."""
+        return hashlib.sha256(b"".join(file.read_bytes() for file in self.files)).hexdigest()
+
     def load(self, preprocessing: Callable[[Image.Image], Tensor], progress: bool = False) -> Images:
         """Return the images and their classes.
 
