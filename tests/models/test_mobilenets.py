@@ -114,6 +114,12 @@ def test_a_number_is_scale_times_value_less_zero_point(tmp_path):
     assert (found.low, found.high) == pytest.approx((0, 0.02 * (255 - 4)))  # ReLU6, and 8 bits say no more than 5.02
 
 
+def test_a_depthwise_convolution_has_one_filter_for_each_channel(tmp_path):
+    (found,) = reader.layers(file(tmp_path, operator="DEPTHWISE_CONV_2D", activation=0))
+    assert found.weight.shape == (1, 1, 3, 3)
+    assert found.weight.flatten().tolist() == [-2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2]
+
+
 @pytest.mark.parametrize(("activation", "low"), [(0, 0.02 * -4), (1, 0), (3, 0)])
 def test_the_range_is_that_of_activation_and_quantiser(tmp_path, activation, low):
     (found,) = reader.layers(file(tmp_path, activation=activation))
