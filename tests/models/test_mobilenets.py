@@ -21,27 +21,32 @@ def layer(outputs, inputs, size, stride=1, low=0.0, high=6.0):
     return reader.Layer(low, high, torch.ones(outputs, inputs, size, size), torch.zeros(outputs), stride)
 
 
-def file(tmp_path, *, operator="CONV_2D", scales=(0.5,), stride=(1, 1), dilation=1, padding=0, activation=3, kind=3):
-    """A file of TensorFlow Lite with one convolution 3 x 3 of one channel, or another operator."""
-    builder = flatbuffers.Builder(0)
+def file(
+    tmp_path, *, operator="CONV_2D", kind_of_options="", channels=1, scales=(0.5,), stride=(1, 1), dilation=1,
+    padding=0, activation=3, kind=3,
+):  # fmt: skip
+    """A file of TensorFlow Lite with one convolution 3 x 3 to one channel, a depthwise one, or another operator."""
+    depthwise, builder = operator == "DEPTHWISE_CONV_2D", flatbuffers.Builder(0)
+    given = channels if depthwise else 1
     tensors = [
-        tensor(builder, "x", (1, 8, 8, 1), (0.5,), 3),
-        tensor(builder, "w", (1, 3, 3, 1), scales, kind, 1),
-        tensor(builder, "b", (1,), (0.25,), tflite.TensorType.INT32, 2),
-        tensor(builder, "y", (1, 8, 8, 1), (0.02,), 3),
+        tensor(builder, "x", (1, 8, 8, channels), (0.5,), 3),
+        tensor(builder, "w", (1, 3, 3, channels), scales, kind, 1),
+        tensor(builder, "b", (given,), (0.25,), tflite.TensorType.INT32, 2),
+        tensor(builder, "y", (1, 8, 8, given), (0.02,), 3),
     ]
-    tflite.Conv2DOptionsStart(builder)
-    tflite.Conv2DOptionsAddPadding(builder, padding)
-    tflite.Conv2DOptionsAddStrideH(builder, stride[0])
-    tflite.Conv2DOptionsAddStrideW(builder, stride[1])
-    tflite.Conv2DOptionsAddDilationHFactor(builder, dilation)
-    tflite.Conv2DOptionsAddFusedActivationFunction(builder, activation)
-    options = tflite.Conv2DOptionsEnd(builder)
+    kind_of_options = kind_of_options or ("DepthwiseConv2DOptions" if depthwise else "Conv2DOptions")
+    getattr(tflite, f"{kind_of_options}Start")(builder)
+    for name, value in {
+        "Padding": padding, "StrideH": stride[0], "StrideW": stride[1], "DilationHFactor": dilation,
+        "FusedActivationFunction": activation,
+    }.items():  # fmt: skip
+        getattr(tflite, f"{kind_of_options}Add{name}")(builder, value)
+    options = getattr(tflite, f"{kind_of_options}End")(builder)
     inputs, outputs = vector(builder, [0, 1, 2]), vector(builder, [3])
     tflite.OperatorStart(builder)
     tflite.OperatorAddInputs(builder, inputs)
     tflite.OperatorAddOutputs(builder, outputs)
-    tflite.OperatorAddBuiltinOptionsType(builder, tflite.BuiltinOptions.Conv2DOptions)
+    tflite.OperatorAddBuiltinOptionsType(builder, getattr(tflite.BuiltinOptions, kind_of_options))
     tflite.OperatorAddBuiltinOptions(builder, options)
     operators = offsets(builder, [tflite.OperatorEnd(builder)])
     tensors = offsets(builder, tensors)
@@ -52,7 +57,7 @@ def file(tmp_path, *, operator="CONV_2D", scales=(0.5,), stride=(1, 1), dilation
     tflite.OperatorCodeStart(builder)
     tflite.OperatorCodeAddDeprecatedBuiltinCode(builder, getattr(tflite.BuiltinOperator, operator))
     codes = offsets(builder, [tflite.OperatorCodeEnd(builder)])
-    contents = [builder.CreateByteVector(each) for each in (b"", bytes(range(9)), (8).to_bytes(4, "little"))]
+    contents = [builder.CreateByteVector(each) for each in (b"", bytes(range(9 * channels)), (8).to_bytes(4, "little") * given)]
     buffers = []
     for content in contents:
         tflite.BufferStart(builder)
@@ -115,9 +120,16 @@ def test_a_number_is_scale_times_value_less_zero_point(tmp_path):
 
 
 def test_a_depthwise_convolution_has_one_filter_for_each_channel(tmp_path):
-    (found,) = reader.layers(file(tmp_path, operator="DEPTHWISE_CONV_2D", activation=0))
-    assert found.weight.shape == (1, 1, 3, 3)
-    assert found.weight.flatten().tolist() == [-2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2]
+    (found,) = reader.layers(file(tmp_path, operator="DEPTHWISE_CONV_2D", channels=2, activation=0))
+    first = torch.tensor([[-2.0, -1, 0], [1, 2, 3], [4, 5, 6]])  # in the file, the channels of a pixel stand together
+    assert torch.equal(found.weight, torch.stack([first, first + 0.5]).unsqueeze(1))
+    assert found.bias.tolist() == [2, 2]
+
+
+def test_a_convolution_of_two_channels_has_them_as_inputs(tmp_path):
+    (found,) = reader.layers(file(tmp_path, channels=2))
+    first = torch.tensor([[-2.0, -1, 0], [1, 2, 3], [4, 5, 6]])
+    assert torch.equal(found.weight, torch.stack([first, first + 0.5]).unsqueeze(0))
 
 
 @pytest.mark.parametrize(("activation", "low"), [(0, 0.02 * -4), (1, 0), (3, 0)])
@@ -130,6 +142,7 @@ def test_the_range_is_that_of_activation_and_quantiser(tmp_path, activation, low
     ("changes", "message"),
     [
         ({"operator": "TANH"}, "its operator 0 is TANH"),
+        ({"kind_of_options": "DepthwiseConv2DOptions"}, "an operator has the options of another"),
         ({"padding": 1}, "padded otherwise than SAME"),
         ({"stride": (1, 2)}, "two strides"),
         ({"dilation": 2}, "dilated"),

@@ -72,17 +72,17 @@ def _sum(model: "tflite.Model", graph: "tflite.SubGraph", operator: "tflite.Oper
 
 
 def _convolution(model: "tflite.Model", graph: "tflite.SubGraph", operator: "tflite.Operator") -> Layer:
-    return _either(model, graph, operator, tflite.Conv2DOptions(), (0, 3, 1, 2))
+    return _any_convolution(model, graph, operator, tflite.Conv2DOptions(), (0, 3, 1, 2))
 
 
 def _depthwise(model: "tflite.Model", graph: "tflite.SubGraph", operator: "tflite.Operator") -> Layer:
-    return _either(model, graph, operator, tflite.DepthwiseConv2DOptions(), (3, 0, 1, 2))
+    return _any_convolution(model, graph, operator, tflite.DepthwiseConv2DOptions(), (3, 0, 1, 2))
 
 
 _READERS = {"ADD": _sum, "CONV_2D": _convolution, "DEPTHWISE_CONV_2D": _depthwise}
 
 
-def _either(
+def _any_convolution(
     model: "tflite.Model", graph: "tflite.SubGraph", operator: "tflite.Operator", options: _Options, axes: Sequence[int]
 ) -> Layer:
     """A convolution; axes: where output, input, height and width are in the file."""
@@ -97,7 +97,9 @@ def _either(
 
 
 def _options(operator: "tflite.Operator", options: _Options) -> _Options:
-    """The operator's options, of the kind that it has."""
+    """The operator's options, of the kind that it must have: those of another would be read without an error."""
+    if operator.BuiltinOptionsType() != getattr(tflite.BuiltinOptions, type(options).__name__):
+        raise _NotRead("an operator has the options of another")
     table = operator.BuiltinOptions()
     options.Init(table.Bytes, table.Pos)
     return options
