@@ -21,7 +21,7 @@ SEEN = {  # model, role and number, once for all networks that see the same
     for model, role, count in sorted(studies.images_of_the_book(), key=str)
     if role != "evaluation" or model in (*models.names(), studies.IMAGENET_MODELS[0])
 }
-DATA_FREE = [name for name, row in METHODS.items() if row.sees == "nothing" and row.paper]
+DATA_FREE = [name for name, row in METHODS.items() if row.sees == "nothing" and row.optimised]
 
 
 @cache

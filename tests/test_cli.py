@@ -177,12 +177,13 @@ def test_evaluate_on_a_named_model(clothes, noise):
 def test_transfer_writes_the_table_and_goes_on_from_its_cells(clothes, noise, tmp_path, monkeypatch):
     out = tmp_path / "new" / "matrix.csv"
     victims = ["--victims", "resnet-mini", "--victims", "vgg-f-mini"]
-    command = ["transfer", "--sources", noise, "--sources", "noise", *victims, "--images", 60, "--out", out]
+    sources = ["--sources", noise, "--sources", "noise", "--sources", "chessboard"]
+    command = ["transfer", *sources, *victims, "--images", 60, "--out", out]
     shown = succeed(*command)
     assert "resnet-mini" in shown
     table = pd.read_csv(out, keep_default_na=False)
-    assert table.source.tolist() == [str(noise), "noise"] * 2
-    assert table.victim.tolist() == ["resnet-mini"] * 2 + ["vgg-f-mini"] * 2
+    assert table.source.tolist() == [str(noise), "noise", "chessboard"] * 2
+    assert table.victim.tolist() == ["resnet-mini"] * 3 + ["vgg-f-mini"] * 3
     assert (table.n == 60).all()
     expected = json.loads(succeed("evaluate", noise, "--model", "resnet-mini", "--images", 60))
     assert table.fooling_rate[0] == expected["fooling_rate"]["value"]

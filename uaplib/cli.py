@@ -294,8 +294,8 @@ def transfer(
     sources: Annotated[
         list[str] | None,
         typer.Option(
-            help="A file of `uaplib craft`, published:NAME, published for all of them, or noise (of the first "
-            "other's size and budget). Repeat it for more."
+            help="A file of `uaplib craft`, published:NAME, published for all of them, or noise or a pattern, of the "
+            "first other's size and budget. Repeat it for more."
         ),
     ] = None,
     victims: Annotated[list[str] | None, typer.Option(help="A network to fool. Repeat it for more.")] = None,
@@ -359,22 +359,20 @@ def _check_table(out: Path, sources: list[str]) -> None:
 def _sources(names: list[str]) -> dict[str, "UniversalPerturbation"]:
     """Perturbations by what the user calls them."""
     from uaplib import published
-    from uaplib.perturbation import UniversalPerturbation, noise
+    from uaplib.perturbation import UniversalPerturbation
 
-    found = {}
+    found, made = {}, [name for name in names if name in METHODS and not METHODS[name].optimised]
     for name in names:
         if name == "published":
             found |= {f"published:{each}": published.load(each) for each in RELEASES}
         elif name.startswith("published:"):
             found[name] = published.load(name.removeprefix("published:"))
-        elif name != "noise":
+        elif name not in made:
             found[name] = UniversalPerturbation.load(name)
-    if "noise" in names:
-        if not found:
-            raise ValueError("--sources noise takes size and budget from another source; name one")
-        first = next(iter(found.values()))
-        found["noise"] = noise(first.ball, tuple(first.delta.shape[1:]))
-    return found
+    if made and not found:
+        raise ValueError(f"--sources {made[0]} takes size and budget from another source; name one")
+    first = next(iter(found.values()))
+    return found | {name: METHODS[name].make(first.ball, tuple(first.delta.shape[1:])) for name in made}
 
 
 @app.command(epilog="Example: `uaplib get --chapter 5`.")

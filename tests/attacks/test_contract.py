@@ -18,8 +18,9 @@ from uaplib.balls import NormBall, linf
 from uaplib.perturbation import UniversalPerturbation
 
 SHORT = {"max_passes": 2, "max_iterations": 6, "check_every": 2, "batch_size": 2}  # as far as a method has them
+ONE_ONLY = ("chessboard", "stripes", "fourier")  # patterns that have nothing random
 every = pytest.mark.parametrize("name", METHODS)
-crafted = pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.paper])
+crafted = pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.optimised])
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_the_seed_decides_all_and_bits_repeat(name, network, data):
     assert torch.equal(first.delta, again.delta)
     assert first.history == again.history
     assert first.key == again.key != other.key
-    assert not torch.equal(first.delta, other.delta)
+    assert torch.equal(first.delta, other.delta) == (name in ONE_ONLY)
 
 
 @crafted
@@ -200,14 +201,14 @@ def test_the_record_is_complete_and_comes_back(name, network, data, tmp_path):
     assert torch.equal(again.delta, found.delta)
     assert again.key == found.key
     assert (again.method, again.seed, again.ball, again.version) == (name, 3, linf(24), METHODS[name].version)
-    if name != "noise":
+    if METHODS[name].optimised:
         assert again.source == "vgg-f-mini"
         assert len(again.source_sha256) == 64
         assert again.history
         assert {"seconds", "device", "commit"} <= again.run.keys()
-        settings = settings_of(name, linf(24))
-        settings.pop("layers", None)
-        assert settings.items() <= again.parameters.items()
+    settings = settings_of(name, linf(24))
+    settings.pop("layers", None)
+    assert settings.items() <= again.parameters.items()
     if METHODS[name].sees != "nothing":
         assert again.parameters["images"] == 12
         assert len(again.parameters["images_sha256"]) == 64

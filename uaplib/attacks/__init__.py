@@ -8,7 +8,7 @@ from importlib import import_module
 from uaplib.attacks.methods import METHODS, Method
 
 # The attack of a method is the function that has the name of its module; random signs are no attack.
-_LATER = {row.module[1:]: f"{row.module}:{row.module[1:]}" for row in METHODS.values() if row.paper} | {
+_LATER = {row.module[1:]: f"{row.module}:{row.module[1:]}" for row in METHODS.values() if row.optimised} | {
     "DeepFoolResult": "_deepfool:DeepFoolResult",
     "deepfool": "_deepfool:deepfool",
     "fgsm": "_fgsm:fgsm",

@@ -39,7 +39,8 @@ class Method:
     in the book's bibliography. cost: in words, what crafting takes. tasks: what a network may say: "label", "classes"
     or "depth". norms: of the balls that it takes. fixed: settings that make it this method. book: the settings from
     which recipes start. name_parts: settings that always stand in an artifact's name, with their letters. version:
-    counts the changes after which the same settings give another perturbation.
+    counts the changes after which the same settings give another perturbation. optimised: whether anything is; what is
+    not knows no network, only the size of its images, and is made anew rather than kept.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Method:
     book: Mapping[str, Any] = field(default_factory=dict, hash=False)
     name_parts: Mapping[str, str] = field(default_factory=dict, hash=False)
     version: int = 1
+    optimised: bool = True
 
     @property
     def attack(self) -> ModuleType:
@@ -85,12 +87,28 @@ class Method:
         """Craft with settings that `settings` returned; data and options as in `run` above."""
         return self.attack.run(model, ball, dict(settings), data, **options)
 
+    def make(self, ball: NormBall, shape: tuple[int, int, int], seed: int = 0) -> UniversalPerturbation:
+        """Return what is not `optimised` with the default settings, of shape (C, H, W)."""
+        return self.attack.make(ball, shape, self.settings(ball), seed)
+
+
+def _pattern(name: str, title: str, paper: str = "") -> Method:
+    """A pattern of `uaplib.patterns`."""
+    return Method(
+        name, title, title, "_patterns", sees="nothing", paper=paper, cost="nothing",
+        norms=(2.0, math.inf), fixed={"pattern": name}, optimised=False,
+    )  # fmt: skip
+
 
 _ROWS = (
     Method(
         "noise", "random signs", "noise", "_noise", sees="nothing", paper="", cost="nothing",
-        norms=(2.0, math.inf),
+        norms=(2.0, math.inf), optimised=False,
     ),
+    _pattern("chessboard", "chessboard"),
+    _pattern("stripes", "stripes"),
+    _pattern("fourier", "Fourier basis function", paper="tsuzuku2019structural"),
+    _pattern("blocks", "random blocks"),
     Method(
         "uap", "UAP", "UAP", "_uap", sees="predictions", paper="moosavi2017universal",
         cost="DeepFool on every image that is not fooled yet, pass after pass", images=100, held_out=2000,

@@ -195,9 +195,10 @@ class Recipe:
 
         record: from a model, a role and a number of images to what is on record of them: `at_hand`, or `of_the_book`.
         """
-        if self.method == "noise":  # it knows no network, only the size of its images
-            return perturbation.identity("noise", self.ball, "", self.seed, {}, self._shape(), self.row.version)
         parameters = dict(self.all_settings)
+        if not self.row.optimised:
+            about = {"source_sha256": "", "shape": self._shape(), "version": self.row.version}
+            return perturbation.identity(self.method, self.ball, seed=self.seed, parameters=parameters, **about)
         if "layers" in parameters:
             parameters["layers"] = _layers(self.model, _hashable(parameters["layers"]))
         if parameters.get("selection") == "images":
@@ -238,9 +239,9 @@ class Recipe:
         """Return the artifact, the first that is there; None when it is missing or out of date.
 
         Out of date is what was made from other weights, with other settings, or on other images or fewer of them; a
-        warning says so, and it stays where it is. Noise is not kept: its seed is as good as the file.
+        warning says so, and it stays where it is. Noise and patterns are not kept: seed and settings are as good.
         """
-        if self.method == "noise":
+        if not self.row.optimised:
             return self.craft()
         for path in places or store.places(self.place):
             if path.is_file():
@@ -308,7 +309,7 @@ class Recipe:
 
     def _keep(self, crafted: UniversalPerturbation, path: Path) -> None:
         crafted.save(path)
-        if self.method != "noise":  # which has no checkpoint: one that is there is another's
+        if self.row.optimised:  # what is not has no checkpoint: one that is there is another's
             _checkpoint(path).unlink(missing_ok=True)
 
     def record(self, crafted: UniversalPerturbation) -> dict:
