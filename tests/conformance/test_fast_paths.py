@@ -43,3 +43,15 @@ def test_copies_equal_the_loop_in_every_mini(clothes, name, p, monkeypatch):
 def test_the_size_of_batches_does_not_matter(model, blobs, p, size):
     images = blobs[0][:20]
     assert_equal(deepfool(model, images, p=p), deepfool(model, images, p=p, batch_size=size), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("values", "largest"), [(144, 4), (143, 1)])
+def test_images_of_many_values_are_not_copied(model, blobs, monkeypatch, values, largest):
+    sizes = []
+    model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    expected = deepfool(model, blobs[0][:1])
+    sizes.clear()
+    monkeypatch.setattr(module, "_REPEATED_VALUES", values)  # an image has 12 x 12
+    found = deepfool(model, blobs[0][:1])
+    assert max(sizes) == largest
+    assert_equal(found, expected, rtol=1e-9, atol=1e-12)

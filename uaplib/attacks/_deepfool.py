@@ -21,8 +21,9 @@ from uaplib.checks import (
 from uaplib.names import check_name
 
 _CPU_BATCH, _BATCH = 32, 128  # on a CPU, small batches stay in the cache for all backward passes of a step
-# Up to this many images, one pass over a copy of each image per rival beats one backward pass a rival.
-_REPEATED_IMAGES = 2
+# Up to this many images of at most this many values, one pass over a copy of each image per rival beats one backward
+# pass a rival; a copy of a large image costs more memory traffic than the calls it saves (`benchmarks/steps.py`).
+_REPEATED_IMAGES, _REPEATED_VALUES = 2, 3 * 144 * 144
 
 
 class Convention(NamedTuple):
@@ -216,7 +217,7 @@ def margins_and_normals(
     connected for gradients, where that is known already.
     """
     rivals = classes.shape[1] - 1
-    if len(point) <= _REPEATED_IMAGES:
+    if len(point) <= _REPEATED_IMAGES and point[0].numel() <= _REPEATED_VALUES:
         copies, logits = _pass(model, point.repeat_interleave(rivals, 0))
         pairs = torch.stack([classes[:, :1].expand(-1, rivals), classes[:, 1:]], dim=2).flatten(0, 1)
         with torch.enable_grad():

@@ -1,0 +1,76 @@
+"""Accepted steps per second of the universal attack on large networks, and what one step is made of.
+
+Compares, on one image, the margins' gradients by one pass over copies of the image with one backward pass a rival, and
+counts the steps that `uap` takes in a given time with either. Writes `steps.json` beside this file.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from uaplib import data, models
+from uaplib.attacks import _deepfool, uap
+from uaplib.balls import linf
+from uaplib.devices import device_name
+from uaplib.provenance import versions
+
+NETWORKS = ("mobilenet-v1-0.25", "efficientnet-lite0", "googlenet-caffe")
+
+
+def median(function, turns: int = 7) -> float:
+    """Seconds of a call, the median of some turns after a warm-up."""
+    function()
+    found = []
+    for _ in range(turns):
+        begin = time.perf_counter()
+        function()
+        found.append(time.perf_counter() - begin)
+    return statistics.median(found)
+
+
+def crafted(model, images, copies: bool) -> dict:
+    """Steps per second of one pass over the images."""
+    _deepfool._REPEATED_VALUES = 10**9 if copies else 0
+    begin = time.perf_counter()
+    found = uap(model, images, linf(10), max_passes=1, target_rate=1.0)
+    seconds = time.perf_counter() - begin
+    return {"steps": found.history[-1]["accepted"], "steps_per_second": found.history[-1]["accepted"] / seconds}
+
+
+def measure(name: str, count: int) -> dict:
+    """Both ways on one network."""
+    model, images = (
+        models.load(name),
+        data.load("imagenet-samples", "crafting", count, models.preprocessing(name)).images,
+    )
+    classes = model(images[:1]).topk(10).indices
+    found = {}
+    for copies in (True, False):
+        _deepfool._REPEATED_VALUES = 10**9 if copies else 0
+        gradients = median(lambda: _deepfool.margins_and_normals(model, images[:1], classes))
+        found["copies" if copies else "backward passes"] = {"gradients_seconds": gradients} | crafted(
+            model, images, copies
+        )
+    return found
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=1)
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    found = {"machine": device_name(), "versions": versions(), "threads": chosen.threads, "images": chosen.images}
+    for name in NETWORKS:
+        found[name] = measure(name, chosen.images)
+        print(name, json.dumps(found[name], indent=1))
+    (Path(__file__).with_suffix(".json")).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
