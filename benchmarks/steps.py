@@ -7,10 +7,15 @@ counts the steps that `uap` takes in a given time with either. Writes `steps.jso
 import argparse
 import json
 import statistics
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from uaplib import data, models
 from uaplib.attacks import _deepfool, uap
@@ -19,6 +24,18 @@ from uaplib.devices import device_name
 from uaplib.provenance import versions
 
 NETWORKS = ("mobilenet-v1-0.25", "efficientnet-lite0", "googlenet-caffe")
+WAYS = {"copies": 10**9, "backward passes": 0}  # more values of an image than so many are not copied
+
+
+@contextmanager
+def way(name: str) -> Iterator[None]:
+    """Make the margins' gradients in one of the `WAYS`, whatever the size of the image."""
+    before = _deepfool._REPEATED_VALUES
+    _deepfool._REPEATED_VALUES = WAYS[name]
+    try:
+        yield
+    finally:
+        _deepfool._REPEATED_VALUES = before
 
 
 def median(function, turns: int = 7) -> float:
@@ -32,9 +49,8 @@ def median(function, turns: int = 7) -> float:
     return statistics.median(found)
 
 
-def crafted(model, images, copies: bool) -> dict:
+def crafted(model, images) -> dict:
     """Steps per second of one pass over the images."""
-    _deepfool._REPEATED_VALUES = 10**9 if copies else 0
     begin = time.perf_counter()
     found = uap(model, images, linf(10), max_passes=1, target_rate=1.0)
     seconds = time.perf_counter() - begin
@@ -43,18 +59,13 @@ def crafted(model, images, copies: bool) -> dict:
 
 def measure(name: str, count: int) -> dict:
     """Both ways on one network."""
-    model, images = (
-        models.load(name),
-        data.load("imagenet-samples", "crafting", count, models.preprocessing(name)).images,
-    )
-    classes = model(images[:1]).topk(10).indices
-    found = {}
-    for copies in (True, False):
-        _deepfool._REPEATED_VALUES = 10**9 if copies else 0
-        gradients = median(lambda: _deepfool.margins_and_normals(model, images[:1], classes))
-        found["copies" if copies else "backward passes"] = {"gradients_seconds": gradients} | crafted(
-            model, images, copies
-        )
+    model = models.load(name)
+    images = data.load("imagenet-samples", "crafting", count, models.preprocessing(name)).images
+    classes, found = model(images[:1]).topk(10).indices, {}
+    for name_of_way in WAYS:
+        with way(name_of_way):
+            gradients = median(lambda: _deepfool.margins_and_normals(model, images[:1], classes))
+            found[name_of_way] = {"gradients_seconds": gradients} | crafted(model, images)
     return found
 
 

@@ -50,10 +50,19 @@ def test_a_control_says_what_it_is_and_has_no_history(small, control):
     assert (found.source, found.ball, found.history, found.run) == ("net", linf(10), [], {})
     assert found.delta.shape == small.delta.shape
     assert found.key != small.key
+    assert found.parameters["of"] == small.key
+
+
+def test_another_seed_or_factor_is_another_control(small):
+    for control in (controls.equal_norm_noise, controls.shuffled):
+        assert control(small, 1).key == control(small, 1).key != control(small, 2).key
+    assert controls.rescaled(small, 2).key != controls.rescaled(small, 2.0000001).key
 
 
 def test_bad_values_are_named(small):
-    with pytest.raises(ValueError, match="factor must be above 0, not 0"):
+    with pytest.raises(ValueError, match="factor must be a finite number above 0, not 0"):
         controls.rescaled(small, 0)
+    with pytest.raises(ValueError, match="factor must be a finite number above 0, not inf"):
+        controls.rescaled(small, float("inf"))
     with pytest.raises(ValueError, match="signs are for perturbations of an l-infinity budget"):
         controls.signs(UniversalPerturbation(small.delta, NormBall(2, 1.0), "uap"))

@@ -58,8 +58,9 @@ def test_blocks_are_constant_squares_of_signs_as_often_plus_as_minus():
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_pattern_has_its_shape_and_range_and_memory_of_its_own(name):
-    found = ALL[name](SHAPE)
-    assert (found.shape, found.dtype, found.abs().max().item()) == ((1, *SHAPE), torch.float32, 1)
+    shape = (3, 20, 30)
+    found = ALL[name](shape)
+    assert (found.shape, found.dtype, found.abs().max().item()) == ((1, *shape), torch.float32, 1)
     found[0, 0] = 5
     assert (found[0, 1:].abs() <= 1).all()
 
@@ -72,12 +73,23 @@ def test_a_pattern_has_its_shape_and_range_and_memory_of_its_own(name):
         (lambda: patterns.stripes(SHAPE, 2.5), TypeError, "size must be a whole number"),
         (lambda: patterns.stripes(SHAPE, 2, "row"), ValueError, "direction='row' is unknown. Did you mean 'rows'"),
         (lambda: patterns.fourier(SHAPE, 0.5), TypeError, "rows must be a whole number"),
+        (lambda: patterns.fourier(SHAPE, 0, 0), ValueError, "must not both be 0"),
+        (lambda: patterns.fourier(SHAPE, 0, 7), ValueError, "at most 4 and 6, half as many as pixels, not 0 and 7"),
+        (lambda: patterns.fourier(SHAPE, -5, 1), ValueError, "at most 4 and 6"),
         (lambda: patterns.blocks(SHAPE, 2, "no"), TypeError, "coloured must be True or False, not 'no'"),
     ],
 )
 def test_bad_values_are_named(call, error, why):
     with pytest.raises(error, match=why):
         call()
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("side", [28, 128, 224])
+def test_by_default_a_pattern_is_no_brightening(name, side):
+    found = METHODS[name].make(linf(10), (3, side, side)).delta
+    assert found.mean().abs() < (0.3 if side == 28 else 0.1) * 10 / 255  # seven stripes are no even number
+    assert found.std() > 0.5 * 10 / 255
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -5,9 +5,11 @@ looks weak; beside noise of its own norm it shows what the algorithm found; at t
 that is worth.
 """
 
+import math
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from uaplib.checks import check_seed, real
 from uaplib.perturbation import UniversalPerturbation
@@ -19,7 +21,7 @@ def equal_norm_noise(perturbation: UniversalPerturbation, seed: int = 0) -> Univ
     """Return random signs of one size, of the perturbation's shape and l2 norm."""
     generator = torch.Generator().manual_seed(check_seed(seed))
     signs = torch.randint(2, perturbation.delta.shape, generator=generator).to(perturbation.delta) * 2 - 1
-    return _named(perturbation, "equal-norm noise", signs * (perturbation.delta.norm() / signs.norm()))
+    return _control(perturbation, "equal-norm noise", signs * (perturbation.delta.norm() / signs.norm()), seed=seed)
 
 
 def shuffled(perturbation: UniversalPerturbation, seed: int = 0) -> UniversalPerturbation:
@@ -27,17 +29,18 @@ def shuffled(perturbation: UniversalPerturbation, seed: int = 0) -> UniversalPer
     generator = torch.Generator().manual_seed(check_seed(seed))
     flat = perturbation.delta.flatten(2)
     order = torch.randperm(flat.shape[2], generator=generator).to(flat.device)
-    return _named(perturbation, "shuffled", flat[:, :, order].view_as(perturbation.delta))
+    return _control(perturbation, "shuffled", flat[:, :, order].view_as(perturbation.delta), seed=seed)
 
 
 def rescaled(perturbation: UniversalPerturbation, factor: float = FACTOR) -> UniversalPerturbation:
-    """Return `factor` times the perturbation, projected onto its ball: its direction, nearly at the whole budget.
+    """Return `factor` times the perturbation, projected onto its ball: about its direction, at more of the budget.
 
-    Raises ValueError for a factor that is not above 0.
+    Raises ValueError for a factor that is not a finite number above 0.
     """
-    if not real(factor=factor)["factor"] > 0:
-        raise ValueError(f"factor must be above 0, not {factor}")
-    return _named(perturbation, f"rescaled by {factor:g}", perturbation.ball.project(factor * perturbation.delta))
+    if not 0 < real(factor=factor)["factor"] < math.inf:
+        raise ValueError(f"factor must be a finite number above 0, not {factor}")
+    delta = perturbation.ball.project(factor * perturbation.delta)
+    return _control(perturbation, "rescaled", delta, factor=factor)
 
 
 def signs(perturbation: UniversalPerturbation) -> UniversalPerturbation:
@@ -47,9 +50,16 @@ def signs(perturbation: UniversalPerturbation) -> UniversalPerturbation:
     """
     if perturbation.ball.p == 2:
         raise ValueError("signs are for perturbations of an l-infinity budget; rescale one of an l2 budget")
-    return _named(perturbation, "sign", perturbation.ball.eps * perturbation.delta.sign())
+    return _control(perturbation, "sign", perturbation.ball.eps * perturbation.delta.sign())
 
 
-def _named(perturbation: UniversalPerturbation, how: str, delta: torch.Tensor) -> UniversalPerturbation:
-    """A perturbation under a name that says what was done; it has no history of its own."""
-    return replace(perturbation, delta=delta, method=f"{perturbation.method}, {how}", history=[], run={})
+def _control(perturbation: UniversalPerturbation, name: str, delta: Tensor, **settings: float) -> UniversalPerturbation:
+    """A perturbation whose method and parameters say what was done to which; it has no history of its own."""
+    return replace(
+        perturbation,
+        delta=delta,
+        method=f"{perturbation.method}, {name}",
+        parameters={"control": name, "of": perturbation.key, **settings},
+        history=[],
+        run={},
+    )

@@ -36,13 +36,19 @@ def stripes(shape: tuple[int, int, int], size: int = 4, direction: str = "column
     return _signs(which % 2 == 0, shape)
 
 
-def fourier(shape: tuple[int, int, int], rows: int = 0, columns: int = 56) -> Tensor:
+def fourier(shape: tuple[int, int, int], rows: int = 0, columns: int = 7) -> Tensor:
     """Return a wave of the real Fourier basis (Tsuzuku and Sato, 2019), the same in all channels, its maximum 1.
 
-    rows, columns: how many periods there are from top to bottom and from left to right.
+    rows, columns: how many periods there are from top to bottom and from left to right, at most half as many as
+    pixels. Raises ValueError for more, and when both are 0, which is no wave.
     """
     whole(rows=rows, columns=columns)
     _, height, width = shape
+    if (rows, columns) == (0, 0) or 2 * abs(rows) > height or 2 * abs(columns) > width:
+        raise ValueError(
+            f"rows and columns must not both be 0, and be at most {height // 2} and {width // 2}, half as many as "
+            f"pixels, not {rows} and {columns}"
+        )
     y, x = torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64)
     wave = torch.cos(2 * math.pi * (rows * y[:, None] / height + columns * x / width) + math.pi / 4)
     return (wave / wave.abs().max()).float().expand(1, *shape).clone()

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tests.attacks.test_deepfool import Wavy
 from uaplib import metrics
-from uaplib.attacks import runs, uap
-from uaplib.attacks._uap import _Run as Run
+from uaplib.attacks import batched_uap, runs, uap
+from uaplib.attacks._uap import Run
 from uaplib.balls import NormBall
 from uaplib.perturbation import noise
 
@@ -275,3 +275,9 @@ def test_a_damaged_checkpoint_is_refused(model, images, tmp_path):
     (tmp_path / "c").write_bytes(b"half")
     with pytest.raises(ValueError, match="is no checkpoint, or a damaged one; delete it"):
         uap(model, images, BALL, max_passes=1, checkpoint=tmp_path / "c")
+
+
+@pytest.mark.parametrize(("batch", "error"), [(0, ValueError), (2.5, TypeError)])
+def test_a_batch_is_a_number_of_images(model, blobs, batch, error):
+    with pytest.raises(error, match="batch must be"):
+        batched_uap(model, blobs[0], NormBall(2, 1.0), batch=batch)

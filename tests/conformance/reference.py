@@ -62,10 +62,11 @@ def fooling_rate(model, images, v):
     return sum(changed) / len(changed)
 
 
-def uap(model, images, orders, *, p, eps, target_rate, num_classes=10, overshoot=0.02, max_iterations=10):
+def uap(model, images, orders, *, p, eps, target_rate, num_classes=10, overshoot=0.02, max_iterations=10, batch=1):
     """Return the perturbation, and how many steps were kept and the fooling rate, before and after every pass.
 
-    One order is one pass.
+    One order is one pass. batch: how many images are visited before their steps are added and projected; the authors'
+    is 1.
     """
     v = torch.zeros_like(images[:1])
     rates, kept = [0.0], [0]
@@ -73,13 +74,16 @@ def uap(model, images, orders, *, p, eps, target_rate, num_classes=10, overshoot
         if rates[-1] >= target_rate:
             break
         kept.append(0)
-        for index in order:
-            image = images[index : index + 1]
-            if label_of(model, image) == label_of(model, image + v):
-                step = deepfool(model, image + v, num_classes=num_classes, overshoot=overshoot,
-                                max_iterations=max_iterations, margin=0)  # fmt: skip
-                if step.iterations < max_iterations - 1:
-                    v = project(v + step.perturbation, p, eps)
-                    kept[-1] += 1
+        for start in range(0, len(order), batch):
+            moved = v
+            for index in order[start : start + batch]:
+                image = images[index : index + 1]
+                if label_of(model, image) == label_of(model, image + v):
+                    step = deepfool(model, image + v, num_classes=num_classes, overshoot=overshoot,
+                                    max_iterations=max_iterations, margin=0)  # fmt: skip
+                    if step.iterations < max_iterations - 1:
+                        moved = moved + step.perturbation
+                        kept[-1] += 1
+            v = v if moved is v else project(moved, p, eps)
         rates.append(fooling_rate(model, images, v))
     return v, list(zip(kept, rates, strict=True))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from uaplib import models
-from uaplib.attacks import _uap, uap
+from uaplib.attacks import _uap, batched_uap, uap
 from uaplib.balls import NormBall
 
 from . import reference
@@ -73,7 +73,29 @@ def test_a_pretrained_network(clothes, ball, dtype, count, tolerance):
 def test_screening_in_blocks_equals_visiting_one_by_one(model, blobs, ball, clip, monkeypatch):
     images = blobs[0][::2]
     fast = uap(model, images, ball, max_passes=2, target_rate=1.0, clip=clip)
-    monkeypatch.setattr(_uap, "_LONGEST_SCREEN", 1)
+    monkeypatch.setattr(_uap.Run, "longest_screen", 1)
     slow = uap(model, images, ball, max_passes=2, target_rate=1.0, clip=clip)
     assert torch.equal(fast.delta, slow.delta)
     assert fast.history == slow.history
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=repr)
+@pytest.mark.parametrize("clip", [True, False])
+def test_batches_of_one_image_are_the_algorithm(model, blobs, ball, clip):
+    images, arguments = blobs[0][::2], {"max_passes": 2, "target_rate": 1.0, "clip": clip, "seed": 3}
+    one, plain = batched_uap(model, images, ball, batch=1, **arguments), uap(model, images, ball, **arguments)
+    assert torch.equal(one.delta, plain.delta)
+    assert one.history == plain.history
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=repr)
+@pytest.mark.parametrize("batch", [7, 200])
+def test_a_batch_of_the_authors_loop(model, blobs, ball, batch):
+    """Forty images are no multiple of seven, and fewer than two hundred."""
+    images = blobs[0][::3]
+    found = batched_uap(model, images, ball, batch=batch, max_passes=3, target_rate=1.0, clip=False)
+    delta, passes = reference.uap(
+        model, images, orders(0, len(images), 3), p=ball.p, eps=ball.eps, target_rate=1.0, batch=batch
+    )
+    torch.testing.assert_close(found.delta, delta, rtol=0, atol=1e-5)
+    assert told(found) == passes

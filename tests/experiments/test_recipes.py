@@ -660,7 +660,7 @@ INTERRUPTED = {method: Recipe(method, "vgg16-mini", linf(24)) for method in ("ff
 
 def interrupt(monkeypatch, recipe, call):
     """Let the given step of a run raise KeyboardInterrupt."""
-    run = attacks._uap._Run if recipe.method == "uap" else attacks.activations._Run
+    run = attacks._uap.Run if recipe.method == "uap" else attacks.activations._Run
     original, calls = run.step, []
 
     def step(*arguments):

@@ -57,9 +57,9 @@ def file(
     tflite.OperatorCodeStart(builder)
     tflite.OperatorCodeAddDeprecatedBuiltinCode(builder, getattr(tflite.BuiltinOperator, operator))
     codes = offsets(builder, [tflite.OperatorCodeEnd(builder)])
-    contents = [builder.CreateByteVector(each) for each in (b"", bytes(range(9 * channels)), (8).to_bytes(4, "little") * given)]
+    contents = b"", bytes(range(9 * channels)), (8).to_bytes(4, "little") * given
     buffers = []
-    for content in contents:
+    for content in map(builder.CreateByteVector, contents):
         tflite.BufferStart(builder)
         tflite.BufferAddData(builder, content)
         buffers.append(tflite.BufferEnd(builder))

@@ -14,6 +14,7 @@ from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
 
 PATTERNS = {each.__name__: each for each in (patterns.chessboard, patterns.stripes, patterns.fourier, patterns.blocks)}
+_LARGE = (1, 512, 512)  # on smaller images the pattern may refuse what is possible here
 _NO_SETTINGS = ("shape", "seed")
 
 
@@ -25,7 +26,7 @@ def settings(ball: NormBall, pattern: str, **changes: Any) -> dict[str, Any]:
     parameters = inspect.signature(PATTERNS[check_name("pattern", pattern, PATTERNS)]).parameters
     defaults = {name: each.default for name, each in parameters.items() if name not in _NO_SETTINGS}
     found = plain(**(defaults | changes))
-    PATTERNS[pattern]((1, 4, 4), **found)  # which checks them
+    PATTERNS[pattern](_LARGE, **found)  # which checks them
     return {"pattern": pattern} | found
 
 

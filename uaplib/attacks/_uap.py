@@ -25,7 +25,6 @@ from uaplib.checks import (
 from uaplib.metrics import accuracy, fooling_rate, predict
 from uaplib.perturbation import UniversalPerturbation
 
-_LONGEST_SCREEN = 256
 _STATE = ("passes", "position", "accepted", "moved", "screen")
 
 
@@ -66,22 +65,29 @@ def uap(
     return logits, or a checkpoint of another run. Warns when the gradient is zero everywhere, and when a checkpoint
     cannot be written.
     """
+    numbers = checked(target_rate, max_passes, num_classes, overshoot, max_iterations, clip)
+    run = begun(Run, model, images, ball, numbers, labels, held_out, seed, source)
+    return runs.craft(run, checkpoint, progress)
+
+
+def begun(
+    kind: "type[Run]", model: nn.Module, images: Tensor, ball: NormBall, numbers: dict[str, Any],
+    labels: Tensor | None, held_out: Tensor | tuple[Tensor, Tensor | None] | None, seed: int, source: str,
+) -> "Run":  # fmt: skip
+    """Check what `uap` is given beside its numbers, and return the run."""
     check_images(images)
     num_outputs = check_classifier(model, images)
-    numbers = _checked(target_rate, max_passes, num_classes, overshoot, max_iterations, clip)
     images = images.detach()
-    parameters = provenance.images_record(images) | numbers
     sets = {"crafting": (images, labels)}
     if held_out is not None:
         sets["held_out"] = (held_out, None) if isinstance(held_out, Tensor) else held_out
     for data, truth in sets.values():
         if truth is not None:
             check_labels(truth, data, num_outputs)
-    run = _Run(model, sets, ball, seed, source, parameters, num_outputs)
-    return runs.craft(run, checkpoint, progress)
+    return kind(model, sets, ball, seed, source, provenance.images_record(images) | numbers, num_outputs)
 
 
-def _checked(target_rate, max_passes, num_classes, overshoot, max_iterations, clip) -> dict[str, Any]:
+def checked(target_rate, max_passes, num_classes, overshoot, max_iterations, clip) -> dict[str, Any]:
     """The settings as Python's numbers. Raises ValueError or TypeError, with the name, for a bad one."""
     numbers = real(target_rate=target_rate, overshoot=overshoot) | true_or_false(clip=clip)
     numbers |= whole(max_passes=max_passes, num_classes=num_classes, max_iterations=max_iterations)
@@ -96,8 +102,8 @@ def _checked(target_rate, max_passes, num_classes, overshoot, max_iterations, cl
 
 def settings(ball: NormBall, **changes: Any) -> dict[str, Any]:
     """Return all settings; see `uaplib.attacks.methods`."""
-    names, given = (inspect.signature(function).parameters for function in (_checked, uap))
-    return _checked(**{name: given[name].default for name in names} | changes)
+    names, given = (inspect.signature(function).parameters for function in (checked, uap))
+    return checked(**{name: given[name].default for name in names} | changes)
 
 
 def run(
@@ -107,16 +113,17 @@ def run(
     return uap(model, ball=ball, **settings, **data, **options)
 
 
-class _Run(runs.Run):
+class Run(runs.Run):
     """The perturbation, the pass, the position in it, and how many steps it has accepted.
 
     sets: images and labels or None, by the name under which the history speaks of them: "crafting" and "held_out".
     """
 
     unit = "image"
+    name, first_screen, longest_screen = "uap", 1, 256
 
     def __init__(self, model, sets, ball, seed, source, parameters, num_outputs):
-        super().__init__("uap", model, ball, seed, source, parameters)
+        super().__init__(self.name, model, ball, seed, source, parameters)
         self.sets, self.images, self.clip = sets, sets["crafting"][0], parameters["clip"]
         self.deepfool = LinearStep(
             p=2,
@@ -131,7 +138,7 @@ class _Run(runs.Run):
         self.clean = {name: predict(self.model, data) for name, (data, _) in self.sets.items()}
         # Small steps would be lost in half precision.
         self.v = torch.zeros_like(self.images[:1], dtype=torch.promote_types(self.images.dtype, torch.float32))
-        self.passes, self.position, self.accepted, self.moved, self.screen = 0, 0, 0, False, 1
+        self.passes, self.position, self.accepted, self.moved, self.screen = 0, 0, 0, False, self.first_screen
         self.order = self.permutation()
         self.history = [self.measure()]
 
@@ -161,7 +168,7 @@ class _Run(runs.Run):
         block = self.order[self.position : self.position + self.screen]
         visited = self.visit(block)
         # As the perturbation gets better, longer stretches of images are fooled already.
-        self.screen = min(2 * self.screen, _LONGEST_SCREEN) if visited == len(block) else max(1, visited)
+        self.screen = min(2 * self.screen, self.longest_screen) if visited == len(block) else max(1, visited)
         self.position += visited
         if self.position < len(self.order):
             return False
@@ -194,7 +201,7 @@ class _Run(runs.Run):
         self.history.append(self.measure())
         if self.passes == 1 and not (self.moved or self.accepted):
             warn_without_gradient(torch.ones(len(self.images), dtype=torch.bool))
-        self.position, self.accepted, self.screen, self.order = 0, 0, 1, self.permutation()
+        self.position, self.accepted, self.screen, self.order = 0, 0, self.first_screen, self.permutation()
 
     def progress(self) -> tuple[int, int]:
         return self.passes * len(self.images) + self.position, self.parameters["max_passes"] * len(self.images)

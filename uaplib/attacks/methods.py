@@ -116,6 +116,12 @@ _ROWS = (
         name_parts={"images": "n", "max_passes": "p"},
     ),
     Method(
+        "uap-batched", "UAP in batches", "UAP, batches", "_batched_uap", sees="predictions",
+        paper="moosavi2017universal", cost="as of UAP, several images at a time", images=100, held_out=2000,
+        tasks=("label",), norms=(2.0, math.inf), book={"max_passes": 5, "target_rate": 1.0},
+        name_parts={"images": "n", "max_passes": "p"},
+    ),
+    Method(
         "fff", "Fast Feature Fool", "FFF", "_fast_feature_fool", sees="nothing", paper="mopuri2017fast",
         cost="up to 400 iterations, one picture each", selects=True,
     ),

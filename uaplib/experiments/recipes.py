@@ -4,7 +4,7 @@ import json
 import math
 import shlex
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -385,20 +385,12 @@ class Recipe:
 
         record: of the perturbation, see `record`.
         """
-        return _all_that_can_be(lambda images_record: self._cell_key(record, victim, images_record))
-
-    def _cell_key(self, record: dict, victim: str, images_record: Record) -> str:
-        evaluated = images_record(victim, "evaluation", None)
-        return cell_key(
-            delta_sha256=record["delta_sha256"], shape=record["shape"], ball=self.ball,
-            weights_sha256=weights_sha256(victim), images_sha256=evaluated["images_sha256"],
-            truth_sha256=evaluated["truth_sha256"], clip=True, autocast=None,
-        )  # fmt: skip
+        return cell_keys(record["delta_sha256"], record["shape"], self.ball, victim)
 
     def keep_measured(self, crafted: UniversalPerturbation, journal: Journal, progress: bool = False) -> None:
         """Measure the perturbation on its own network, and keep that as a cell."""
         counts = self.measure(crafted, progress=progress).counts()
-        key = self._cell_key(self.record(crafted), self.model, at_hand)
+        key = _cell_key(provenance.sha256_of(crafted.delta), crafted.delta.shape, self.ball, self.model, at_hand)
         journal.add(key, new_cell(self.name, crafted, self.model, models.says(self.model), counts))
 
 
@@ -445,6 +437,20 @@ def _layers(model: str, selection: str | tuple[str, ...] | None) -> list[str]:
     network = models.load(model)
     chosen = features.choose(network, network.mean_image(), selection or features.default_kind(network))
     return features.record(chosen)["layers"]
+
+
+def cell_keys(delta_sha256: str, shape: Sequence[int], ball: NormBall, victim: str) -> Iterator[str]:
+    """Yield the keys that a perturbation's cell on a network can have: on the book's images, and on those here."""
+    return _all_that_can_be(lambda images_record: _cell_key(delta_sha256, shape, ball, victim, images_record))
+
+
+def _cell_key(delta_sha256: str, shape: Sequence[int], ball: NormBall, victim: str, images_record: Record) -> str:
+    evaluated = images_record(victim, "evaluation", None)
+    return cell_key(
+        delta_sha256=delta_sha256, shape=shape, ball=ball,
+        weights_sha256=weights_sha256(victim), images_sha256=evaluated["images_sha256"],
+        truth_sha256=evaluated["truth_sha256"], clip=True, autocast=None,
+    )  # fmt: skip
 
 
 def _all_that_can_be(key: Callable[[Record], str]) -> Iterator[str]:

@@ -109,8 +109,11 @@ class MobileNet(nn.Module):
 def mobilenet_v1(width: float = 1.0) -> MobileNet:
     """Return MobileNet, its layers `width` (1, 0.75, 0.5 or 0.25) times as wide as the paper's, with its weights.
 
-    Raises what `originals.find` and `tflite.layers` raise, and ValueError for a file of another network.
+    Raises what `originals.find` and `tflite.layers` raise, and ValueError for another width and for a file of another
+    network.
     """
+    if width not in _FILES:
+        raise ValueError(f"width must be one of {', '.join(map(str, _FILES))}, not {width}")
     network = build_v1(width)
     _read(network, _FILES[width])
     return network
