@@ -12,7 +12,7 @@ STOREYS = [
     {"perturbation", "cells", "journal"},
     {"data"},
     {"models"},
-    {"features", "priors", "plots", "metrics", "published"},
+    {"features", "priors", "plots", "metrics", "patterns", "controls", "published"},
     {"attacks", "parameters"},
     {"train", "transfer"},
     {"experiments"},
