@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from uaplib import patterns
+from uaplib import models, patterns
 from uaplib.attacks import METHODS
 from uaplib.balls import NormBall, linf
 from uaplib.experiments import Recipe
@@ -102,6 +102,13 @@ def test_a_recipe_makes_the_pattern_at_the_whole_budget(name, ball):
     assert torch.allclose(found.delta / found.delta.abs().max(), own)
     assert (found.method, found.source, found.key) == (name, "", recipe.key())
     assert torch.equal(recipe.find().delta, found.delta)
+
+
+def test_a_pattern_is_found_without_the_network(monkeypatch):
+    recipe = Recipe("chessboard", "vgg16-mini", linf(24))
+    crafted = recipe.craft().delta
+    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the network was loaded"))
+    assert torch.equal(recipe.find().delta, crafted)
 
 
 def test_a_recipes_settings_are_those_of_the_pattern():

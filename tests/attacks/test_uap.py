@@ -4,10 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from tests.attacks.test_deepfool import Wavy
 from uaplib import metrics
 from uaplib.attacks import batched_uap, runs, uap
+from uaplib.attacks._deepfool import LinearStep
 from uaplib.attacks._uap import Run
 from uaplib.balls import NormBall
 from uaplib.perturbation import noise
@@ -281,3 +283,20 @@ def test_a_damaged_checkpoint_is_refused(model, images, tmp_path):
 def test_a_batch_is_a_number_of_images(model, blobs, batch, error):
     with pytest.raises(error, match="batch must be"):
         batched_uap(model, blobs[0], NormBall(2, 1.0), batch=batch)
+
+
+@pytest.mark.parametrize("attack", [uap, batched_uap])
+def test_a_warning_about_the_network_names_the_callers_line(model, blobs, attack):
+    with pytest.warns(UserWarning, match="softmax") as caught:
+        attack(nn.Sequential(model, nn.Softmax(1)).eval(), blobs[0][:4], NormBall(2, 1.0), max_passes=1)
+    assert __file__ in {warning.filename for warning in caught}
+
+
+def test_the_steps_of_a_batch_are_summed_in_single_precision(model, blobs, monkeypatch):
+    """Forty steps of 1 + 1/128 in bfloat16, where their sum would be 40.25."""
+    images = blobs[0][::3].bfloat16()
+    taken = torch.full_like(images, 1 + 1 / 128), None, torch.zeros(40), torch.ones(40)
+    monkeypatch.setattr(LinearStep, "attack", lambda *_: taken)
+    monkeypatch.setattr("uaplib.attacks._batched_uap.meaningful", lambda steps: torch.ones(40, dtype=torch.bool))
+    found = batched_uap(model.bfloat16(), images, NormBall(2, 1e6), batch=40, max_passes=1)
+    assert (found.delta == 40.3125).all()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from uaplib.attacks import _uap, runs
 from uaplib.attacks._deepfool import meaningful
 from uaplib.balls import NormBall
-from uaplib.checks import ask, whole
+from uaplib.checks import ask, check_classifier, check_images, whole
 from uaplib.perturbation import UniversalPerturbation
 
 
@@ -38,12 +38,15 @@ def batched_uap(
 
     Those of them that the perturbation v does not fool get their DeepFool steps on top of the same v, together; what
     `uap` would keep of these is summed, and v plus the sum is projected onto the ball once. With batch = 1 this is
-    `uap`. It is not in the paper: larger batches cost less time a step, and their steps know nothing of each other.
+    `uap`. It is not in the paper: the steps of a batch know nothing of each other.
 
-    batch: at least 1. All else as in `uap`, errors and warnings too.
+    batch: at least 1; so many images are in memory at a time, each with the gradients of `num_classes` - 1 rivals. All
+    else as in `uap`, errors and warnings too.
     """
+    check_images(images)
+    num_outputs = check_classifier(model, images)
     numbers = _uap.checked(target_rate, max_passes, num_classes, overshoot, max_iterations, clip) | _checked(batch)
-    run = _uap.begun(_Run, model, images, ball, numbers, labels, held_out, seed, source)
+    run = _uap.begun(_Run, model, images, ball, numbers, labels, held_out, seed, source, num_outputs)
     return runs.craft(run, checkpoint, progress)
 
 
@@ -84,5 +87,5 @@ class _Run(_uap.Run):
             kept = steps[(new_labels != labels) & meaningful(steps)]
             self.moved = self.moved or bool(steps.any())
             self.accepted += len(kept)
-            self.v = self.ball.project(self.v + kept.sum(0, keepdim=True)) if len(kept) else self.v
+            self.v = self.ball.project(self.v + kept.to(self.v).sum(0, keepdim=True)) if len(kept) else self.v
         return len(block)

@@ -65,18 +65,19 @@ def uap(
     return logits, or a checkpoint of another run. Warns when the gradient is zero everywhere, and when a checkpoint
     cannot be written.
     """
+    check_images(images)
+    num_outputs = check_classifier(model, images)
     numbers = checked(target_rate, max_passes, num_classes, overshoot, max_iterations, clip)
-    run = begun(Run, model, images, ball, numbers, labels, held_out, seed, source)
+    run = begun(Run, model, images, ball, numbers, labels, held_out, seed, source, num_outputs)
     return runs.craft(run, checkpoint, progress)
 
 
 def begun(
     kind: "type[Run]", model: nn.Module, images: Tensor, ball: NormBall, numbers: dict[str, Any],
     labels: Tensor | None, held_out: Tensor | tuple[Tensor, Tensor | None] | None, seed: int, source: str,
+    num_outputs: int,
 ) -> "Run":  # fmt: skip
-    """Check what `uap` is given beside its numbers, and return the run."""
-    check_images(images)
-    num_outputs = check_classifier(model, images)
+    """Return the run with what `uap` is given, labels checked."""
     images = images.detach()
     sets = {"crafting": (images, labels)}
     if held_out is not None:

@@ -241,8 +241,8 @@ class Recipe:
         Out of date is what was made from other weights, with other settings, or on other images or fewer of them; a
         warning says so, and it stays where it is. Noise and patterns are not kept: seed and settings are as good.
         """
-        if not self.row.optimised:
-            return self.craft()
+        if not self.row.optimised:  # which needs no network, only the size of its images
+            return self.row.attack.make(self.ball, tuple(self._shape()[1:]), self.all_settings, self.seed)
         for path in places or store.places(self.place):
             if path.is_file():
                 found = UniversalPerturbation.load(path)
