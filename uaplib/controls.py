@@ -53,6 +53,9 @@ def signs(perturbation: UniversalPerturbation) -> UniversalPerturbation:
     return _control(perturbation, "sign", perturbation.ball.eps * perturbation.delta.sign())
 
 
+CONTROLS = {"equal-norm noise": equal_norm_noise, "shuffled": shuffled, "rescaled": rescaled, "sign": signs}
+
+
 def _control(perturbation: UniversalPerturbation, name: str, delta: Tensor, **settings: float) -> UniversalPerturbation:
     """A perturbation whose method and parameters say what was done to which; it has no history of its own."""
     return replace(

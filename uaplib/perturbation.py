@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from uaplib import provenance
+from uaplib import foreign, provenance
 from uaplib.balls import NormBall
 from uaplib.checks import check_images, check_seed, check_tensor, plain
 from uaplib.files import write_atomically
@@ -64,9 +64,7 @@ class UniversalPerturbation:
     @property
     def saturation(self) -> float | None:
         """The share of values that use the whole l-infinity budget, in [0, 1]; None for an l2 ball."""
-        if self.ball.p == 2:
-            return None
-        return (self.delta.abs() >= (1 - 1e-6) * self.ball.eps).float().mean().item()
+        return None if self.ball.p == 2 else saturation(self.delta, self.ball)
 
     def apply(self, images: Tensor, clip: bool = True) -> Tensor:
         """Return images + delta, clipped to [0, 1] unless `clip` is False.
@@ -143,12 +141,9 @@ class UniversalPerturbation:
         return found
 
 
-FOREIGN = {".npy": "NumPy", ".mat": "MATLAB", ".pt": "PyTorch", ".pth": "PyTorch", ".h5": "HDF5", ".hdf5": "HDF5"}
-
-
 def _hint(path: Path) -> str:
     """What to do about a perturbation of someone else's."""
-    program = FOREIGN.get(path.suffix.lower())
+    program = "" if path.suffix == ".safetensors" else foreign.PROGRAMS.get(path.suffix.lower())
     return f".\nIt seems to be a file of {program}: bring it in by `uaplib import {path}`" if program else ""
 
 
@@ -182,6 +177,11 @@ def _number(value: object) -> int | float | str | None:
 def _tolerance(delta: Tensor) -> float:
     """By how much, relative to the budget, rounding may take a perturbation out of it."""
     return max(1e-5, torch.finfo(delta.dtype).eps)
+
+
+def saturation(delta: Tensor, ball: NormBall) -> float:
+    """Return the share of values that use the whole of an l-infinity budget, in [0, 1]."""
+    return (delta.abs() >= (1 - 1e-6) * ball.eps).float().mean().item()
 
 
 def noise(ball: NormBall, shape: tuple[int, int, int], seed: int = 0) -> UniversalPerturbation:

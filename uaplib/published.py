@@ -2,26 +2,28 @@
 
 Every release has its own layout: the order of the axes, the order of the colours, and the unit. A layout is written
 here as for instance "WHC-BGR-255": columns, rows, channels; blue first; the budget 10 is 10/255 of the book's unit.
+Read the wrong way round, a perturbation has the right shape and norm, and fools less.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from uaplib import foreign, provenance
 from uaplib.balls import NormBall
 from uaplib.files import data_folder, download, sha256
 from uaplib.names import check_name
-from uaplib.perturbation import FOREIGN, UniversalPerturbation
+from uaplib.perturbation import UniversalPerturbation
 from uaplib.releases import LAYOUTS, RELEASES, Release
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EPS_255 = 10  # the budget of all of them
+EPS_255 = 10  # the papers' budget
 TABLES = (
     "uap-transfer", "gd-uap-range-prior-transfer", "gd-uap-priors", "gd-uap-segmentation", "gd-uap-depth",
     "later-methods",
@@ -33,13 +35,15 @@ def load(name: str) -> UniversalPerturbation:
 
     Where it is not there, it is downloaded. The file's SHA-256 is checked, then what was read from it: its range, its
     saturation and its l2 norm. Raises ValueError for an unknown name (nearest names given) or a file that is not what
-    it says, FileNotFoundError when it can be had nowhere.
+    it says, FileNotFoundError when it can be had nowhere, ImportError where it is a file of HDF5 and h5py is missing.
     """
     release = RELEASES[check_name("name", name, RELEASES)]
-    path = _find(name)
+    path = file_of(name)
+    path = path if path.exists() else download(release.url, f"sha256:{release.sha256}", path)
     if sha256(path) != release.sha256:
         raise ValueError(f"{path} is damaged or another file: it does not have the SHA-256 of {name}")
-    found = read(path, release.layout, method=release.method, source=release.network)
+    ball, about = ball_of(name), {"method": release.method, "source": release.network}
+    found = _in_its_ball(_pixels(foreign.array(path), path, release.layout, scale=release.scale), ball, path, **about)
     _check_facts(found, release, path)
     return found
 
@@ -49,96 +53,146 @@ def file_of(name: str) -> Path:
     return data_folder() / "published-perturbations" / RELEASES[name].file
 
 
-def _find(name: str) -> Path:
-    path, release = file_of(name), RELEASES[name]
-    return path if path.exists() else download(release.url, f"sha256:{release.sha256}", path)
+def ball_of(name: str) -> NormBall:
+    """Return the budget of the released perturbation `name`."""
+    return NormBall(float(RELEASES[name].norm), RELEASES[name].budget_255 / 255)
 
 
 def read(
-    path: str | Path, layout: str, *, eps_255: float = EPS_255, method: str = "published", source: str = ""
+    path: str | Path,
+    layout: str,
+    *,
+    eps_255: float = EPS_255,
+    eps_l2: float | None = None,
+    std: Sequence[float] | None = None,
+    zero: float | None = None,
+    scale: float = 1.0,
+    method: str = "published",
+    source: str = "",
 ) -> UniversalPerturbation:
     """Return the perturbation in a file of someone else's, as the book's own are.
 
-    .npy; .mat, the variable `r` or the only one; .pt and .pth, one tensor, alone or in a dictionary; .h5, one data
-    set, where h5py is installed. Nothing is unpickled but tensors.
+    path: of a kind that `uaplib.foreign.array` reads. layout: one of `LAYOUTS`, axes, colours and unit: "HWC-BGR-255"
+    are rows, columns, channels, blue first, 10/255 written as 10; the unit "1" is the book's, and "std" that of a
+    network's input, for values that were divided by `std`, three numbers for red, green and blue. A first axis of
+    length one is dropped. eps_255: the l-infinity budget; eps_l2: instead, an l2 budget in units of [0, 1]. zero,
+    scale: the value that stands for no change is taken off, and the rest multiplied; by default 128 of a PNG and 0 of
+    all else, and 1. A PNG that was stretched to its whole range has zero=127.5 and scale=eps_255 / 127.5.
 
-    layout: one of `LAYOUTS`; a first axis of length one is dropped. Raises FileNotFoundError when there is no such
-    file, ValueError when it cannot be read, has another shape than the layout says, is not finite, exceeds the budget
-    or does not use half of it (both are signs of another unit).
+    Raises FileNotFoundError when there is no such file, ValueError when it cannot be read, has another shape than the
+    layout says, is not finite, exceeds the budget or does not use half of it (both are signs of another unit).
     """
-    axes, colours, unit = check_name("layout", layout, LAYOUTS).split("-")
-    values = _array(Path(path))
+    check_name("layout", layout, LAYOUTS)
+    values = _pixels(foreign.array(path), Path(path), layout, std=std, zero=zero, scale=scale)
+    ball = NormBall(np.inf, eps_255 / 255) if eps_l2 is None else NormBall(2, eps_l2)
+    return _in_its_ball(values, ball, Path(path), layout=layout, method=method, source=source)
+
+
+def _pixels(
+    values: np.ndarray,
+    path: Path,
+    layout: str,
+    *,
+    std: Sequence[float] | None = None,
+    zero: float | None = None,
+    scale: float = 1.0,
+) -> torch.Tensor:
+    """The values of a file as (1, 3, H, W), float32, red first, in the book's unit."""
+    axes, colours, unit = layout.split("-")
+    if (unit == "std") != (std is not None):
+        raise ValueError(f"layout={layout!r} {'needs' if unit == 'std' else 'takes no'} std, the network's divisors")
     values = values[0] if values.ndim == 4 and len(values) == 1 else values
     if values.ndim != 3 or values.shape[axes.index("C")] != 3:
         raise ValueError(f"{path} has shape {values.shape}, which is not three channels in the layout {layout}")
-    values = values.transpose([axes.index(axis) for axis in "CHW"])
-    values = np.ascontiguousarray(values if colours == "RGB" else values[::-1], np.float32)
-    largest = 255 / int(unit) * float(np.abs(values).max())
-    if not 0.5 * eps_255 <= largest <= 1.00001 * eps_255:  # false for NaN, too
+    zero = (128 if path.suffix.lower() == ".png" else 0) if zero is None else zero
+    values = scale * (values.transpose([axes.index(axis) for axis in "CHW"]).astype(np.float64) - zero)
+    values = values if colours == "RGB" else values[::-1]
+    divisor = {"255": 255, "1": 1}.get(unit) or 1 / np.reshape(std, (3, 1, 1))
+    return torch.from_numpy(np.ascontiguousarray(values / divisor, np.float32))[None]
+
+
+def _in_its_ball(
+    values: torch.Tensor, ball: NormBall, path: Path, *, layout: str = "", method: str, source: str
+) -> UniversalPerturbation:
+    """The perturbation, if it uses at least half of its budget and no more than all of it."""
+    norm = ball.norm(values).item()
+    if not 0.5 * ball.eps <= norm <= 1.00001 * ball.eps:  # false for NaN, too
         raise ValueError(
-            f"{path} holds values up to {largest:g}/255 in the layout {layout}, and the budget is {eps_255:g}/255: "
+            f"{path} {_size(norm, ball)} in the layout {layout}, and the budget is {_budget(ball)}: "
             "another unit, another budget, or not a perturbation"
         )
-    return UniversalPerturbation(
-        torch.from_numpy(values)[None] / int(unit), NormBall(np.inf, eps_255 / 255), method, source
-    )
+    return UniversalPerturbation(values, ball, method, source)
 
 
-def _array(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no perturbation at {path}")
-    kind = check_name("ending", path.suffix.lower(), _READERS)
-    try:
-        values = _READERS[kind](path)
-    except (ImportError, FileNotFoundError):
-        raise
-    except Exception as error:  # each library has errors of its own
-        raise ValueError(f"{path} cannot be read as a perturbation in a file of {FOREIGN[kind]}") from error
-    if not (isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating)):
-        raise ValueError(f"{path} does not hold one array of floating-point numbers")
-    return values
+def _size(norm: float, ball: NormBall) -> str:
+    return f"holds values up to {255 * norm:g}/255" if ball.p != 2 else f"has the l2 norm {norm:g}"
 
 
-def _numpy(path: Path) -> np.ndarray:
-    return np.load(path, allow_pickle=False)
+def _budget(ball: NormBall) -> str:
+    return f"{255 * ball.eps:g}/255" if ball.p != 2 else f"{ball.eps:g}"
 
 
-def _matlab(path: Path) -> np.ndarray:
-    from scipy.io import loadmat  # slow to import, as pandas below
-
-    variables = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
-    return variables["r"] if "r" in variables else _only(variables)
+AXES = {"H": "rows", "W": "columns", "C": "colours"}
+SMALLEST_255, LARGEST_255 = 1, 64  # a perturbation is hardly seen, and hardly nothing
+TYPICAL_STD = 0.226  # of a channel of ImageNet's photographs
 
 
-def _torch(path: Path) -> np.ndarray:
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    return (_only(content) if isinstance(content, Mapping) else content).detach().numpy()
+def guess(path: str | Path) -> "pd.DataFrame":
+    """Return all readings of a file that give a perturbation, and what each would mean: a row for each layout.
+
+    Nothing in an array says whether rows or columns come first, or red or blue. Columns: layout, as `read` takes it;
+    zero and scale, as `read` takes them; axes and first, in words; height and width; largest_255, the largest value in
+    255ths, and l2_255, the l2 norm, by which published ones are recognised; and unit, in words. Of layouts in units of
+    a network's input these two are about right, for the std is not known. Raises as `read` does, and ValueError when no
+    reading makes sense.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    values = foreign.array(path)
+    rows = [row for layout in LAYOUTS for row in _readings(values, path, layout)]
+    if not rows:
+        raise ValueError(
+            f"{path} is no perturbation in any layout: shape {values.shape}, largest value {np.abs(values).max():g}"
+        )
+    return pd.DataFrame(rows)
 
 
-def _hdf5(path: Path) -> np.ndarray:
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError(f"{path} is a file of HDF5, and h5py is not installed: pip install h5py") from error
-    with h5py.File(path) as file:
-        return _only(file)[()]
+def _readings(values: np.ndarray, path: Path, layout: str) -> Iterator[dict]:
+    """What a file is in one layout, if a perturbation; of a PNG in two ways."""
+    axes, colours, unit = layout.split("-")
+    coded = {"zero": 128, "scale": 1.0}, {"zero": 127.5, "scale": EPS_255 / 127.5}
+    for how in coded if path.suffix.lower() == ".png" else [{"zero": 0, "scale": 1.0}]:
+        try:
+            found = _pixels(values, path, layout, std=[TYPICAL_STD] * 3 if unit == "std" else None, **how)
+        except ValueError:
+            continue
+        largest = 255 * found.abs().max().item()
+        if SMALLEST_255 <= largest <= LARGEST_255:
+            yield {
+                "layout": layout, **how, "axes": ", ".join(AXES[axis] for axis in axes),
+                "first": "red" if colours == "RGB" else "blue", "height": found.shape[2], "width": found.shape[3],
+                "largest_255": round(largest, 2), "l2_255": round(255 * found.norm().item(), 1), "unit": _UNITS[unit],
+            }  # fmt: skip
 
 
-def _only(values: Mapping[str, Any]) -> Any:
-    (value,) = values.values()
-    return value
-
-
-_READERS = {".npy": _numpy, ".mat": _matlab, ".pt": _torch, ".pth": _torch, ".h5": _hdf5, ".hdf5": _hdf5}
+_UNITS = {
+    "255": "10/255 is written as 10",
+    "1": "10/255 is written as 0.039",
+    "std": "10/255 is written as about 0.17: divided by the network's std",
+}
 
 
 def _check_facts(found: UniversalPerturbation, release: Release, path: Path) -> None:
-    saturated, l2_255 = found.saturation, 255 * found.delta.norm().item()
-    if abs(saturated - release.saturation) > 1e-3 or abs(l2_255 - release.l2_255) > 1:
+    saturated, l2_255 = found.saturation or 0, 255 * found.delta.norm().item()
+    released = release.saturation or 0
+    if abs(saturated - released) > 1e-3 or abs(l2_255 - release.l2_255) > 1:
         raise ValueError(
             f"{path}: {saturated:.1%} of the values are saturated and the l2 norm is {l2_255:.0f}/255, "
-            f"but {release.saturation:.1%} and {release.l2_255:.0f}/255 were released"
+            f"but {released:.1%} and {release.l2_255:.0f}/255 were released"
         )
+    if provenance.sha256_of(found.delta) != release.delta_sha256:
+        raise ValueError(f"{path} was read otherwise than results with it on record: another order, or other numbers")
 
 
 def table(name: str) -> "pd.DataFrame":

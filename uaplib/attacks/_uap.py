@@ -1,6 +1,7 @@
 """Universal adversarial perturbations (Moosavi-Dezfooli, Fawzi, Fawzi and Frossard, 2017)."""
 
 import inspect
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from uaplib.checks import (
     whole,
 )
 from uaplib.metrics import accuracy, fooling_rate, predict
-from uaplib.perturbation import UniversalPerturbation
+from uaplib.perturbation import UniversalPerturbation, saturation
 
 _STATE = ("passes", "position", "accepted", "moved", "screen")
 
@@ -55,7 +56,8 @@ def uap(
 
     images: crafting images, float (N, C, H, W) in [0, 1]. ball: the budget. labels: their true labels, held_out:
     other images, alone or as a pair with labels; both only feed the history, which holds one entry per pass (pass 0
-    is v = 0) with the number of accepted steps, and the fooling rate and accuracy on crafting and on held-out images.
+    is v = 0) with the number of accepted steps, the l2 norm of v and its saturation, and the fooling rate and accuracy
+    on crafting and on held-out images.
     clip: whether image plus perturbation is clipped to [0, 1] while crafting and measuring; False gives the authors'
     program.
     source: the model's name, for the record. checkpoint: a file that is written after every pass and when the run is
@@ -152,7 +154,9 @@ class Run(runs.Run):
 
     def measure(self) -> dict:
         """The history's entry for the present perturbation."""
-        entry = {"pass": self.passes, "accepted": self.accepted}
+        entry = {"pass": self.passes, "accepted": self.accepted, "l2_norm": self.v.norm().item()}
+        if self.ball.p == math.inf:
+            entry["saturation"] = saturation(self.v, self.ball)
         for name, (data, truth) in self.sets.items():
             labels = predict(self.model, data, self.v, clip=self.clip)
             entry[f"{name}_fooling_rate"] = fooling_rate(self.clean[name], labels).value

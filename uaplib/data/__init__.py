@@ -77,6 +77,17 @@ DATA_SETS = {
         tasks=("label",),
         photographs=True,
     ),
+    "nips2017": DataSet(
+        title="the 1,000 development images of NIPS 2017's competition on attacks",
+        module="nips2017",
+        licence="CC BY, each image of its own author; the table beside them names author and licence",
+        get="git clone --depth 1 {url} nips && mkdir -p {folder} && cp -r nips/dataset/. {folder}",
+        url="https://github.com/dongyp13/Translation-Invariant-Attacks",
+        folder="nips2017",
+        tasks=("label",),
+        roles=("evaluation",),
+        photographs=True,
+    ),
     "camvid": DataSet(
         title="CamVid",
         module="camvid",

@@ -1,10 +1,9 @@
-"""ImageNet photographs: 1,000 samples, those of NIPS 2017, Imagenette, a local ImageNet folder, foolbox's twenty.
+"""ImageNet photographs: 1,000 samples, Imagenette, a local ImageNet folder, foolbox's twenty, and who plays which role.
 
-Each function returns a `Pictures`: files and class indices, read only when they are asked for, through the
-preprocessing of the model that is to see them (`uaplib.models.preprocessing`).
+Those of NIPS 2017 are in `uaplib.data.nips2017`. Each function returns a `Pictures`: files and class indices, read only
+when they are asked for, through the preprocessing of the model that is to see them (`uaplib.models.preprocessing`).
 """
 
-import csv
 import hashlib
 import importlib.util
 import tempfile
@@ -19,14 +18,15 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
+from uaplib import data
 from uaplib.data import DATA_SETS
 from uaplib.files import checkout, data_folder, new_folders, reason
 from uaplib.names import check_name
 
 ABOUT = DATA_SETS["imagenet-samples"]
-NIPS2017_URL = "https://github.com/dongyp13/Translation-Invariant-Attacks"
 IMAGENETTE_URL = "https://github.com/fastai/imagenette"
 PARTS = {"crafting": slice(0, 300), "selection": slice(300, 400), "evaluation": slice(400, 1000)}
+TWENTY = "foolbox's twenty pictures"
 IMAGENETTE_CLASSES = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)  # their indices among ImageNet's 1,000
 
 
@@ -39,11 +39,15 @@ class Images(NamedTuple):
 
 @dataclass(frozen=True)
 class Pictures:
-    """Image files, their ImageNet class indices (0 to 999), and in words where they come from."""
+    """Image files, their ImageNet class indices (0 to 999), and in words where they come from.
+
+    credits: for each file its author and licence, where the data set's files say so; empty otherwise.
+    """
 
     files: Sequence[Path]
     classes: Sequence[int]
     source: str = "pictures"
+    credits: Sequence[str] = ()
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -51,7 +55,7 @@ class Pictures:
 
     def __getitem__(self, part: slice) -> "Pictures":
         """Return some of the pictures."""
-        return Pictures(self.files[part], self.classes[part], self.source)
+        return Pictures(self.files[part], self.classes[part], self.source, self.credits[part])
 
     def sha256(self) -> str:
         """Return the SHA-256 of the files' contents, one after the other, which copies of another size do not have."""
@@ -106,26 +110,36 @@ def _remedy(folder: Path) -> str:
     return f"Get them by: {move}{ABOUT.how_to_get()}"
 
 
-def nips2017() -> Pictures:
-    """Return the 1,000 development images of NIPS 2017's competition on attacks (Kurakin et al., 2018), 299 x 299.
+def for_role(role: str) -> Pictures:
+    """Return the photographs that play a role: "crafting", "selection" or "evaluation", three disjoint sets.
 
-    In the order of `dev_dataset.csv`, which lies beside their folder `images`. Raises FileNotFoundError where one of
-    them is not there.
+    The images of NIPS 2017 evaluate, 900 of the samples craft, 100 select. Where NIPS 2017's are missing, the last 600
+    of the 900 evaluate and 300 craft; where the samples are missing, foolbox's twenty pictures take their place (6, 2
+    and 12). A warning says so where the role is played by others than that. The first 300 crafting photographs and the
+    100 that select are the same with and without NIPS 2017's.
+
+    Raises ValueError for another role, FileNotFoundError where there is no picture at all.
     """
-    folder = data_folder() / "nips2017"
-    found = {file.stem: file for file in (folder / "images").glob("*.*")}
-    table = folder / "dev_dataset.csv"
-    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines())) if table.is_file() else []
-    files = [found[row["ImageId"]] for row in rows if row["ImageId"] in found]
-    if len(files) != 1000:
-        raise FileNotFoundError(
-            f"NIPS 2017's 1,000 images and dev_dataset.csv were not found in {folder} ({len(files)} images there).\n"
-            f"Get them from {NIPS2017_URL}, folder `dataset`."
-        )
-    return Pictures(files, [int(row["TrueLabel"]) - 1 for row in rows], "the 1,000 images of NIPS 2017")
+    check_name("role", role, PARTS)
+    try:
+        evaluation, missing = data.nips2017.pictures(), None
+    except FileNotFoundError as error:
+        evaluation, missing = None, error
+    if evaluation and role == "evaluation":
+        return evaluation
+    found = _samples_or_twenty(role)
+    if found.source == TWENTY:
+        return found
+    if evaluation and role == "crafting":
+        rest = samples("evaluation")  # on which nobody is evaluated then
+        files, classes = [*found.files, *rest.files], [*found.classes, *rest.classes]
+        return Pictures(files, classes, "900 of the 1,000 ImageNet samples")
+    if missing and role == "evaluation":
+        warnings.warn(f"evaluated on {found.source}: {' '.join(str(missing).split())}", stacklevel=2)
+    return found
 
 
-def samples_or_pictures(part: str) -> Pictures:
+def _samples_or_twenty(part: str) -> Pictures:
     """Return `samples(part)`; where they are not there, warn, and return some of foolbox's pictures (6, 2 and 12)."""
     try:
         return samples(part)
@@ -137,18 +151,18 @@ def samples_or_pictures(part: str) -> Pictures:
         few = twenty[{"crafting": slice(0, 6), "selection": slice(6, 8), "evaluation": slice(8, 20)}[part]]
         warnings.warn(
             f"for {part} there are only {len(few)} of foolbox's pictures: {' '.join(str(missing).split())}",
-            stacklevel=2,
+            stacklevel=3,
         )
         return few
 
 
 def load_role(role: str, count: int | None, preprocessing: Callable[[Image.Image], Tensor]) -> Images:
-    """Return the pictures of the part that plays a role, or the first `count`; see `uaplib.data.load`."""
-    return samples_or_pictures(role)[:count].load(preprocessing)
+    """Return the pictures that play a role, or the first `count`; see `uaplib.data.load` and `for_role`."""
+    return for_role(role)[:count].load(preprocessing)
 
 
 def most(role: str) -> int:
-    """Return how many pictures play a role: of the samples, or of foolbox's where the samples are not there."""
+    """Return how many pictures play a role."""
     return len(_quietly(role))
 
 
@@ -161,7 +175,7 @@ def _quietly(role: str) -> Pictures:
     """What would be loaded; who loads it is warned."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return samples_or_pictures(role)
+        return for_role(role)
 
 
 def foolbox_pictures(data_set: str = "imagenet") -> Pictures:
@@ -173,7 +187,7 @@ def foolbox_pictures(data_set: str = "imagenet") -> Pictures:
     files = sorted((Path(package.origin).parent / "data").glob(f"{data_set}_*")) if package else []
     if not files:
         raise FileNotFoundError("the package foolbox, which carries 20 ImageNet pictures, is not installed")
-    return Pictures(files, [int(file.stem.split("_")[-1]) for file in files], "foolbox's twenty pictures")
+    return Pictures(files, [int(file.stem.split("_")[-1]) for file in files], TWENTY)
 
 
 def imagenette(split: str = "val", download: bool = False) -> Pictures:

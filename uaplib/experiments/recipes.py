@@ -38,8 +38,8 @@ OPTIONS = {"images": "images", "max_passes": "passes", "target_rate": "target-ra
 
 @cache
 def weights_sha256(model: str) -> str:
-    """Return the digest of the named model's weights, computed once."""
-    return provenance.weights_sha256(models.load(model))
+    """Return the digest of the named model's weights: on record where they are downloaded, else computed once."""
+    return models.find(model).weights_sha256 or provenance.weights_sha256(models.load(model))
 
 
 class Measured(NamedTuple):

@@ -1,21 +1,24 @@
 """The book's studies: lists of recipes, by the question that each answers."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uaplib import models, published
+from uaplib import models, provenance, published
 from uaplib.attacks import METHODS
 from uaplib.balls import NormBall, linf
 from uaplib.cells import LABELS
+from uaplib.controls import CONTROLS
 from uaplib.experiments import store
-from uaplib.experiments.recipes import SELECTION_IMAGES, Recipe, ablation
+from uaplib.experiments.recipes import SELECTION_IMAGES, Recipe, ablation, cell_keys
 from uaplib.journal import Journal
 from uaplib.models.spec import CHAPTER_MODEL
 from uaplib.perturbation import UniversalPerturbation
+from uaplib.releases import RELEASES
 
 if TYPE_CHECKING:
     from uaplib.transfer import TransferMatrix
@@ -27,10 +30,14 @@ CHAPTER_EPS_255, CHAPTER_EPS_L2 = 24, 2.0
 SIZE_PASSES = 3  # 4,000 images take minutes a pass
 
 IMAGENET_MODELS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+SMALL_MODEL = "mobilenet-v1-0.25"  # 0.5 million parameters, 128 pixels
+OTHERS = ("googlenet-caffe", "squeezenet1_1-caffe", "tiny-darknet", SMALL_MODEL)  # other families than the Lites
 IMAGENET_EPS_255, IMAGENET_SEEDS, TRANSFER_SEEDS = 10, 3, 3
 PAPER_NETWORKS = ("alexnet", "googlenet", "vgg16", "vgg19", "resnet152")
+MAKERS = ("lts4", "fff", "port")  # of released perturbations; others collected theirs
 KEPT_STUDIES = ("fashion-mnist", "imagenet")
 OVERACTIVATING = ("noise", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-data")
+NOT_OPTIMISED = tuple(name for name, row in METHODS.items() if not row.optimised)
 PRIORS = ("gd-uap-none", "gd-uap-range", "gd-uap-data")
 
 
@@ -53,6 +60,18 @@ def imagenet_study() -> list[Recipe]:
     ball = linf(IMAGENET_EPS_255)
     first = [Recipe(method, IMAGENET_MODELS[0], ball, k) for method in OVERACTIVATING for k in range(IMAGENET_SEEDS)]
     return first + [Recipe(method, model, ball) for model in IMAGENET_MODELS[1:] for method in OVERACTIVATING]
+
+
+def uap_on_photographs() -> Recipe:
+    """Return the recipe of a universal perturbation of a real network, small enough for a chapter."""
+    return Recipe("uap", SMALL_MODEL, linf(IMAGENET_EPS_255), settings={"images": 900, "max_passes": 15})
+
+
+def pattern_study() -> dict[str, list[Recipe]]:
+    """Return, by their networks, the recipes of what nobody optimised, noise and patterns, at the book's budgets."""
+    ball = dict.fromkeys(IMAGENET_MODELS + OTHERS, linf(IMAGENET_EPS_255))
+    ball |= dict.fromkeys(models.names(), linf(CHAPTER_EPS_255))
+    return {model: [Recipe(name, model, ball[model]) for name in NOT_OPTIMISED] for model in ball}
 
 
 def ablation_study() -> dict[str, dict[str, Recipe]]:
@@ -92,11 +111,15 @@ def dense_study() -> list[Recipe]:
 
 @dataclass(frozen=True)
 class TransferStudy:
-    """One transfer matrix of the book: the recipes and released perturbations of its rows, and the networks."""
+    """One transfer matrix of the book: its rows, and the networks.
+
+    Rows are recipes, released perturbations by their names, and `CONTROLS` of the recipes in `controlled`.
+    """
 
     recipes: Sequence[Recipe]
     victims: Sequence[str]
     released: Sequence[str] = ()
+    controlled: Sequence[Recipe] = ()
 
     @property
     def cells(self) -> str:
@@ -105,8 +128,9 @@ class TransferStudy:
 
     @property
     def rows(self) -> list[str]:
-        """The names of its rows, first the recipes, then the releases."""
-        return [recipe.name for recipe in self.recipes] + [f"published:{name}" for name in self.released]
+        """The names of its rows, first the recipes, then the releases, then the controls."""
+        names = [recipe.name for recipe in self.recipes] + [f"published:{name}" for name in self.released]
+        return names + [control_row(recipe, control) for recipe in self.controlled for control in CONTROLS]
 
     def kept(self) -> "TransferMatrix | None":
         """Return the matrix of its cells, rows and networks in its order; None where one is missing or out of date.
@@ -124,33 +148,58 @@ class TransferStudy:
         return None
 
     def _is_current(self, place: Path) -> bool:
-        """Whether the cells of all recipes are of their perturbations and the networks' weights of today.
-
-        Of releases, whose files need not be at hand, the names must do.
-        """
+        """Whether all cells are of their perturbations and the networks' weights of today."""
         last = Journal(place).last(*LABELS)
-        records = {recipe: recipe.find_record() for recipe in self.recipes}
         return all(
-            record and last[recipe.name, victim, "label"][0] in recipe.cell_keys(record, victim)
-            for recipe, record in records.items()
+            keys and last[row, victim, "label"][0] in keys(victim)
+            for row, keys in self._keys().items()
             for victim in self.victims
         )
+
+    def _keys(self) -> dict[str, Callable[[str], Iterator[str]] | None]:
+        """For each row the keys that its cell on a network can have; None where there is no such perturbation."""
+        found = {}
+        for recipe in self.recipes:
+            record = recipe.find_record()
+            found[recipe.name] = record and partial(recipe.cell_keys, record)
+        for name in self.released:
+            release = RELEASES[name]
+            shape = (1, 3, release.size, release.size)
+            found[f"published:{name}"] = partial(cell_keys, release.delta_sha256, shape, published.ball_of(name))
+        for recipe in self.controlled:
+            made = _controls(recipe, crafted) if (crafted := recipe.find()) else {}
+            for row, one in made.items():
+                found[row] = partial(cell_keys, provenance.sha256_of(one.delta), one.delta.shape, one.ball)
+        return {row: found.get(row) for row in self.rows}
 
     def sources(self) -> dict[str, UniversalPerturbation]:
         """Return the perturbations of its rows by name, crafted where they are not kept.
 
         Raises FileNotFoundError when a release can be had nowhere.
         """
-        ours = {recipe.name: recipe.load_or_craft() for recipe in self.recipes}
-        return ours | {f"published:{name}": published.load(name) for name in self.released}
+        found = {recipe.name: recipe.load_or_craft() for recipe in self.recipes}
+        found |= {f"published:{name}": published.load(name) for name in self.released}
+        for recipe in self.controlled:
+            found |= _controls(recipe, recipe.load_or_craft())
+        return found
+
+
+def control_row(recipe: Recipe, control: str) -> str:
+    """Return the name of the row of a control, one of `CONTROLS`, beside that of a recipe."""
+    return f"{recipe.name}, {control}"
+
+
+def _controls(recipe: Recipe, crafted: UniversalPerturbation) -> dict[str, UniversalPerturbation]:
+    return {control_row(recipe, name): make(crafted) for name, make in CONTROLS.items()}
 
 
 def transfer_studies() -> dict[str, TransferStudy]:
     """Return the transfer matrices by name: the two that the book keeps, and the papers' networks.
 
-    "fashion-mnist": the six mini networks, three seeds. "imagenet": the three networks whose weights are packages, and
-    all released perturbations. "paper": the same rows for torchvision's successors of the papers' Caffe networks, for
-    those who have their weights: AlexNet stands for CaffeNet, and nothing for VGG-F.
+    "fashion-mnist": the six mini networks, three seeds. "imagenet": the three networks whose weights are packages, all
+    perturbations that their makers released, and the controls of UAPs, which use little of their budget. "paper": the
+    same rows for torchvision's successors of the papers' Caffe networks, for those who have their weights: AlexNet
+    stands for CaffeNet, and nothing for VGG-F.
     """
     minis, lites = models.names(), IMAGENET_MODELS
     ours = [
@@ -159,24 +208,31 @@ def transfer_studies() -> dict[str, TransferStudy]:
     ours += [Recipe("uap", model, linf(CHAPTER_EPS_255), k) for model in minis for k in range(TRANSFER_SEEDS)]
     return {
         "fashion-mnist": TransferStudy(ours, minis),
-        "imagenet": TransferStudy(_large(lites), lites, list(published.RELEASES)),
-        "paper": TransferStudy(_large(PAPER_NETWORKS), PAPER_NETWORKS, list(published.RELEASES)),
+        "imagenet": _large(lites),
+        "paper": _large(PAPER_NETWORKS),
     }
 
 
-def _large(networks: Sequence[str]) -> list[Recipe]:
+def _large(networks: Sequence[str]) -> TransferStudy:
     """Every method on every network; DeepFool on a thousand classes is slow, so UAP sees 300 pictures three times."""
     ball = linf(IMAGENET_EPS_255)
     rows = [Recipe(method, model, ball) for model in networks for method in OVERACTIVATING]
-    return rows + [Recipe("uap", model, ball, settings={"images": 300, "max_passes": 3}) for model in networks]
+    uaps = [Recipe("uap", model, ball, settings={"images": 300, "max_passes": 3}) for model in networks]
+    released = [name for name, release in RELEASES.items() if release.origin in MAKERS]
+    return TransferStudy(rows + uaps, networks, released, uaps)
 
 
 def book() -> list[Recipe]:
     """Return every recipe that the book's chapters load with their default parameters, once."""
     studies = [recipe for recipes in uap_study().values() for recipe in recipes]
     studies += [recipe for recipes in ablation_study().values() for recipe in recipes.values()]
+    studies += [recipe for recipes in pattern_study().values() for recipe in recipes]
     rows = [recipe for name in KEPT_STUDIES for recipe in transfer_studies()[name].recipes]
-    return list(dict.fromkeys([*studies, *imagenet_study(), *mini_study(), *dense_study(), *rows]))
+    return list(
+        dict.fromkeys(
+            [*studies, uap_on_photographs(), *imagenet_study(), *mini_study(), *dense_study(), *rows],
+        )
+    )
 
 
 def images_of_the_book() -> set[tuple[str, str, int | None]]:

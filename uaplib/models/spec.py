@@ -37,7 +37,8 @@ class Network:
     "classes" of its pixels, or their "depth". size: height and width of its images, or one number for both. mean, std:
     one number per channel, in units of [0, 1]. resize, interpolation: for photographs, whose short side is resized to
     `resize` and whose centre is cropped to `size`. training: for networks that this library trains. source: in words,
-    where the weights of the others come from. licence: of the weights.
+    where the weights of the others come from. licence: of the weights. weights_sha256: their digest
+    (`uaplib.provenance.weights_sha256`) where they have to be downloaded, so that results of them are known without.
 
     Raises ValueError for an unknown data set or task, and for photographs without `resize`.
     """
@@ -53,6 +54,7 @@ class Network:
     training: Schedule | None = None
     source: str = ""
     licence: str = ""
+    weights_sha256: str = ""
 
     def __post_init__(self):
         """Check what the rest of the library relies on."""
@@ -130,19 +132,26 @@ _CAFFE = {"mean": (123 / 255, 117 / 255, 104 / 255), "std": (1 / 255,) * 3}  # t
 _EIGHT_BIT = {"mean": (128 / 255,) * 3, "std": (128 / 255,) * 3}  # the files' (x - 128) / 128, almost 2 x - 1
 
 
-def _caffe(build: Callable[[], nn.Module], size: int, licence: str) -> Network:
+def _caffe(build: Callable[[], nn.Module], size: int, licence: str, weights_sha256: str) -> Network:
     """A network of Caffe's model zoo."""
     source = "github.com/chaosmail/caffejs, models: Caffe's layers as files of numbers"
-    return _original(build, size, 256, _CAFFE, source, licence)
+    return _original(build, size, 256, _CAFFE, source, licence, weights_sha256)
 
 
-def _mobilenet(build: Callable[[], nn.Module], size: int, resize: int) -> Network:
+def _mobilenet(build: Callable[[], nn.Module], size: int, resize: int, weights_sha256: str) -> Network:
     """A MobileNet of 8 bits."""
-    return _original(build, size, resize, _EIGHT_BIT, "github.com/google-coral/test_data: 8-bit files", "Apache 2.0")
+    source = "github.com/google-coral/test_data: 8-bit files"
+    return _original(build, size, resize, _EIGHT_BIT, source, "Apache 2.0", weights_sha256)
 
 
 def _original(
-    build: Callable[[], nn.Module], size: int, resize: int, normalisation: Mapping, source: str, licence: str
+    build: Callable[[], nn.Module],
+    size: int,
+    resize: int,
+    normalisation: Mapping,
+    source: str,
+    licence: str,
+    weights_sha256: str,
 ) -> Network:
     """A network for photographs, read from its authors' files."""
     return Network(
@@ -154,12 +163,23 @@ def _original(
         interpolation="bilinear",
         source=source,
         licence=licence,
+        weights_sha256=weights_sha256,
     )
 
 
 ORIGINALS = {  # read from the files of their authors
-    "googlenet-caffe": _caffe(lambda: models.caffe.googlenet(), 224, "released by BVLC for unrestricted use"),
-    "squeezenet1_1-caffe": _caffe(lambda: models.caffe.squeezenet(), 227, "BSD"),
+    "googlenet-caffe": _caffe(
+        lambda: models.caffe.googlenet(),
+        224,
+        "released by BVLC for unrestricted use",
+        "dc674a2dbbb564588f26b141b76815eba46ff7e11ba184932f3d928ab4a6d043",
+    ),
+    "squeezenet1_1-caffe": _caffe(
+        lambda: models.caffe.squeezenet(),
+        227,
+        "BSD",
+        "886653e4d02d57337428f858efd6ee874888106b3cdec7f8b50ba30878ff50b4",
+    ),
     "tiny-darknet": _original(
         lambda: models.darknet.tiny_darknet(),
         224,
@@ -167,12 +187,38 @@ ORIGINALS = {  # read from the files of their authors
         {"mean": (0,) * 3, "std": (1,) * 3},
         "github.com/leggedrobotics/darknet_ros: Darknet's tiny.weights",
         "public domain, as Darknet says",
+        "862ef1fe4c51a9e7d58f5a8022d5d5e9c4932bf279154065667fb30a13acac53",
     ),
-    "mobilenet-v1": _mobilenet(lambda: models.mobilenets.mobilenet_v1(1.0), 224, 256),
-    "mobilenet-v1-0.75": _mobilenet(lambda: models.mobilenets.mobilenet_v1(0.75), 192, 219),
-    "mobilenet-v1-0.5": _mobilenet(lambda: models.mobilenets.mobilenet_v1(0.5), 160, 183),
-    "mobilenet-v1-0.25": _mobilenet(lambda: models.mobilenets.mobilenet_v1(0.25), 128, 146),
-    "mobilenet-v2": _mobilenet(lambda: models.mobilenets.mobilenet_v2(), 224, 256),
+    "mobilenet-v1": _mobilenet(
+        lambda: models.mobilenets.mobilenet_v1(1.0),
+        224,
+        256,
+        "87080311daa6c729e42a344c0fa8592c27a3b48a8be1565a44387c779809c03d",
+    ),
+    "mobilenet-v1-0.75": _mobilenet(
+        lambda: models.mobilenets.mobilenet_v1(0.75),
+        192,
+        219,
+        "245ab89db95028963d87de15756d30baaba8995f7de85ebf7d6b428d0208b4a4",
+    ),
+    "mobilenet-v1-0.5": _mobilenet(
+        lambda: models.mobilenets.mobilenet_v1(0.5),
+        160,
+        183,
+        "20cbc15cf4a0ebfbb423f5b324923ade3cfc03bbfd20dc66d51693ba61ca4e7c",
+    ),
+    "mobilenet-v1-0.25": _mobilenet(
+        lambda: models.mobilenets.mobilenet_v1(0.25),
+        128,
+        146,
+        "0a2d6eeb703be3784c28ae8d02cb25bc5fac9ca5406374c3fb07a9278f358d2f",
+    ),
+    "mobilenet-v2": _mobilenet(
+        lambda: models.mobilenets.mobilenet_v2(),
+        224,
+        256,
+        "f0fadd1ece0d0b65c49e09afc4515690c6f10035ad5f44ceb9b7d1be0cb2d50d",
+    ),
 }
 
 _ENCODER = "the encoder began with weights under Apache 2.0"
