@@ -8,7 +8,7 @@ import uaplib
 
 LIBRARY = Path(uaplib.__file__).parent
 STOREYS = [
-    {"", "names", "files", "checks", "devices", "provenance", "balls", "releases"},
+    {"", "names", "files", "checks", "devices", "provenance", "balls", "releases", "foreign"},
     {"perturbation", "cells", "journal"},
     {"data"},
     {"models"},

@@ -2,37 +2,51 @@
 
 import hashlib
 import math
+import re
 import sys
 
 import numpy as np
 import pooch
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 from scipy.io import loadmat, savemat
 
-from uaplib import published
+from tests.conftest import or_skip
+from uaplib import metrics, models, provenance, published
+from uaplib.data import nips2017
 from uaplib.published import LAYOUTS, RELEASES
 
-UAPS = [name for name in RELEASES if name.startswith("uap-") and name != "uap-Inception"]
+MAKERS = {origin: [name for name, r in RELEASES.items() if r.origin == origin] for origin in ("lts4", "fff", "port")}
+UAPS = [name for name in MAKERS["lts4"] if name != "uap-Inception"]
+STD = (0.229, 0.224, 0.225)
 L2_NORMS = {"CaffeNet": 3342, "GoogLeNet": 2993, "ResNet-152": 3013, "VGG-16": 3144, "VGG-19": 3157, "VGG-F": 3541}
 
 
 def test_all_of_them_are_known():
-    by_method = {m: [r.network for r in RELEASES.values() if r.method == m] for m in ("uap", "fff", "gd-uap-none")}
-    assert {m: len(networks) for m, networks in by_method.items()} == {"uap": 7, "fff": 5, "gd-uap-none": 5}
-    assert set(by_method["uap"]) == {*L2_NORMS, "Inception"}
-    assert len({release.sha256 for release in RELEASES.values()}) == len(RELEASES) == 17
+    assert {origin: len(names) for origin, names in MAKERS.items()} == {"lts4": 7, "fff": 5, "port": 5}
+    assert {RELEASES[name].network for name in MAKERS["lts4"]} == {*L2_NORMS, "Inception"}
+    assert len({release.sha256 for release in RELEASES.values()}) == len(RELEASES) == 36
+    assert len({release.delta_sha256 for release in RELEASES.values()}) == 36
+    assert all(release.proof and re.search(r"/[0-9a-f]{40}/", release.url) for release in RELEASES.values())
 
 
 @pytest.mark.parametrize("name", RELEASES)
 def test_each_release_is_read(name, released):
     released(name)
     found = published.load(name)
-    side = 227 if name == "fff-CaffeNet" else 224
+    side = 227 if name in ("fff-CaffeNet", "singular-AlexNet") else 224
     assert (found.delta.shape, found.delta.dtype) == ((1, 3, side, side), torch.float32)
-    assert found.delta.abs().max().item() == pytest.approx(10 / 255, rel=1e-6)
-    assert str(found.ball) == "l∞ ≤ 10/255"
+    budget = int(name.split("linf")[1]) if "linf" in name else {"gap-ResNet-152": 16}.get(name, 10)
+    if name == "uap-GoogLeNet-sfr-l2":
+        assert 255 * found.delta.norm().item() == pytest.approx(2000, rel=1e-5)
+        assert found.ball.eps == pytest.approx(2000 / 255)
+    else:
+        assert found.delta.abs().max().item() == pytest.approx(budget / 255, rel=1e-6)
+        assert str(found.ball) == f"l∞ ≤ {budget}/255"
     assert found.source == RELEASES[name].network
+    assert published.ball_of(name) == found.ball
 
 
 @pytest.mark.parametrize("name", UAPS)
@@ -43,16 +57,16 @@ def test_the_six_uaps_saturate_little_and_have_the_norms_on_record(name, release
     assert 0.0245 < found.saturation < 0.128
 
 
-@pytest.mark.parametrize("name", [name for name in RELEASES if not name.startswith("uap-")])
+@pytest.mark.parametrize("name", MAKERS["fff"] + MAKERS["port"])
 def test_the_others_saturate_nearly_everywhere(name, released):
     released(name)
     assert 0.66 < published.load(name).saturation < 0.92
 
 
 def test_the_reader_turns_axes_and_colours(released):
-    columns_rows = loadmat(released("uap-VGG-16"))["r"]
+    rows_columns = loadmat(released("uap-VGG-16"))["r"]
     ours = published.load("uap-VGG-16").delta[0]
-    assert ours[2, 5, 7].item() == pytest.approx(columns_rows[7, 5, 2] / 255, rel=1e-6)  # column 7, row 5, blue
+    assert ours[2, 5, 7].item() == pytest.approx(rows_columns[5, 7, 2] / 255, rel=1e-6)  # row 5, column 7, blue
     blue_first = np.load(released("fff-VGG-16"))
     ours = published.load("fff-VGG-16").delta[0]
     assert ours[0, 5, 7].item() == pytest.approx(blue_first[0, 5, 7, 2] / 255, rel=1e-6)  # red comes last
@@ -72,7 +86,8 @@ def marked(layout):
     c, y, x = np.meshgrid(range(3), range(2), range(3), indexing="ij")
     values = (100 * c + 10 * y + x) / 30
     values = values if colours == "RGB" else values[::-1]
-    return values.transpose(["CHW".index(axis) for axis in axes]) * int(unit) / 255
+    values = values / np.reshape(STD, (3, 1, 1))[:: 1 if colours == "RGB" else -1] / 255 if unit == "std" else values
+    return values.transpose(["CHW".index(axis) for axis in axes]) * {"255": 1, "1": 1 / 255, "std": 1}[unit]
 
 
 @pytest.mark.parametrize("batched", [True, False])
@@ -80,7 +95,7 @@ def marked(layout):
 def test_every_layout(layout, batched, tmp_path):
     values = marked(layout).astype(np.float32)
     path = written(tmp_path / "v.npy", values[None] if batched else values)
-    found = published.read(path, layout, source="mine")
+    found = published.read(path, layout, source="mine", std=STD if layout.endswith("std") else None)
     assert found.delta.shape == (1, 3, 2, 3)
     assert found.source == "mine"
     for c, y, x in [(0, 0, 2), (1, 1, 0), (2, 1, 2)]:
@@ -136,7 +151,7 @@ def test_damaged_files(name, content, tmp_path):
 
 def test_a_matlab_file_with_several_variables_needs_the_authors_name(tmp_path):
     values = np.full((4, 4, 3), 10.0)
-    savemat(tmp_path / "v.mat", {"v": values, "w": values})
+    savemat(tmp_path / "v.mat", {"u": values, "w": values})
     with pytest.raises(ValueError, match="cannot be read as a perturbation in a file of MATLAB"):
         published.read(tmp_path / "v.mat", "WHC-RGB-255")
     savemat(tmp_path / "r.mat", {"r": values, "w": values})
@@ -175,10 +190,10 @@ def test_hdf5_says_what_is_not_installed(tmp_path, monkeypatch):
         published.read(tmp_path / "v.h5", "CHW-RGB-1")
 
 
-@pytest.mark.parametrize("name", ["v.jpg", "v", "v.safetensors"])
+@pytest.mark.parametrize("name", ["v.jpg", "v", "v.pkl"])
 def test_another_kind_of_file_is_refused_with_the_kinds_there_are(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(ValueError, match="ending=.* is unknown.*Known: .npy, .mat, .pt, .pth, .h5, .hdf5"):
+    with pytest.raises(ValueError, match="ending=.* is unknown.*Known: .npy, .npz, .mat, .pt, .pth, .safetensors, .h5"):
         published.read(tmp_path / name, "CHW-RGB-1")
 
 
@@ -203,9 +218,13 @@ def release(monkeypatch, tmp_path):
     values[0, 0, 0] = 10
     written(path, values)
 
-    def register(saturation=0.25, l2_255=17.32, digest=None):
+    def register(saturation=0.25, l2_255=17.32, digest=None, read_as=None):
+        read_as = read_as or provenance.sha256_of(published.read(path, "HWC-RGB-255").delta)
         digest = digest or hashlib.sha256(path.read_bytes()).hexdigest()
-        mine = published.Release("m", "N", "HWC-RGB-255", "mine/v.npy", "http://x/v.npy", digest, saturation, l2_255)
+        mine = published.Release(
+            "mine", "m", "N", "inf", 10, "HWC-RGB-255", 1, "mine/v.npy", "http://x/v.npy", digest, 2, read_as,
+            saturation, l2_255, "",
+        )  # fmt: skip
         monkeypatch.setattr(published, "RELEASES", {"m-N": mine})
 
     return path, register
@@ -223,6 +242,9 @@ def test_a_release_is_checked_by_digest_and_by_what_is_in_it(release):
         published.load("m-N")
     register(digest="0" * 64)
     with pytest.raises(ValueError, match="does not have the SHA-256 of m-N"):
+        published.load("m-N")
+    register(read_as="0" * 64)
+    with pytest.raises(ValueError, match="was read otherwise than results with it on record"):
         published.load("m-N")
 
 
@@ -267,3 +289,113 @@ def test_the_papers_tables():
     for name in published.TABLES:
         values = published.table(name).select_dtypes("number").drop(columns="year", errors="ignore")
         assert values.stack().dropna().between(0, 100).all()
+
+
+READINGS = ("HWC-RGB-255", "HWC-BGR-255", "WHC-RGB-255", "WHC-BGR-255")
+
+
+@pytest.mark.parametrize(
+    ("name", "others", "floor"),
+    [
+        ("uap-GoogLeNet", [layout for layout in READINGS if layout != "HWC-RGB-255"], 0.7),
+        ("uap-GoogLeNet-sfr-1", ["CWH-RGB-255", "CHW-BGR-255", "CHW-RGB-255"], 0.65),
+    ],
+)
+def test_read_rightly_a_release_fools_its_own_network_more_than_in_any_other_reading(name, others, floor, released):
+    """The paper says 78.9 % of the 50,000 validation images, on this network."""
+    path, release = released(name), RELEASES[name]
+    model, found = or_skip(models.load, "googlenet-caffe"), or_skip(nips2017.pictures)[:40]
+    images, _ = found.load(models.preprocessing("googlenet-caffe"))
+    clean = metrics.predict(model, images)
+
+    def rate(layout):
+        delta = published.read(path, layout).delta
+        return metrics.fooling_rate(clean, metrics.predict(model, images, delta)).value
+
+    right = rate(release.layout)
+    assert right > floor
+    assert all(right > rate(layout) + 0.02 for layout in others)
+
+
+def test_what_users_have_is_read(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    values = np.random.default_rng(0).choice([-10.0, 10.0, 3.0], (4, 5, 3))
+    expected = torch.from_numpy(values).permute(2, 0, 1)[None].float() / 255
+    np.savez(tmp_path / "v.npz", values)
+    np.savez(tmp_path / "named.npz", delta=values, seed=np.zeros(3))
+    save_file({"uap": torch.from_numpy(values).bfloat16()}, tmp_path / "v.safetensors")
+    torch.save(torch.from_numpy(values), tmp_path / "v.pt")
+    for name in ("v.npz", "named.npz", "v.safetensors", "v.pt"):
+        found = published.read(tmp_path / name, "HWC-RGB-255").delta
+        assert torch.allclose(found, expected, rtol=1e-6)
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file["r"] = values.transpose(2, 1, 0)
+        file["seed"] = np.zeros(3)
+    assert torch.allclose(published.read(tmp_path / "v.h5", "CWH-RGB-255").delta, expected, rtol=1e-6)
+
+
+def test_matlabs_version_7_3_is_read_as_hdf5(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    values = np.full((3, 5, 4), 10.0)
+    with h5py.File(tmp_path / "v.mat", "w", userblock_size=512) as file:
+        file["r"] = values
+    header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
+    with (tmp_path / "v.mat").open("r+b") as file:
+        file.write(header)
+    assert published.read(tmp_path / "v.mat", "CWH-BGR-255").delta.shape == (1, 3, 4, 5)
+
+
+def test_a_png_counts_from_its_middle(tmp_path):
+    values = np.full((4, 5, 3), 128, np.uint8)
+    values[0, 0] = (138, 118, 131)
+    Image.fromarray(values).save(tmp_path / "v.png")
+    found = 255 * published.read(tmp_path / "v.png", "HWC-RGB-255").delta[0, :, 0, 0]
+    assert found.tolist() == pytest.approx([10, -10, 3], rel=1e-6)
+    values[0, 0] = (255, 0, 127)
+    Image.fromarray(values).save(tmp_path / "stretched.png")
+    found = published.read(tmp_path / "stretched.png", "HWC-RGB-255", zero=127.5, scale=10 / 127.5)
+    assert (255 * found.delta[0, :, 0, 0]).tolist() == pytest.approx([10, -10, -0.5 / 12.75], rel=1e-5)
+    Image.fromarray(values[..., 0]).save(tmp_path / "grey.png")
+    with pytest.raises(ValueError, match="cannot be read as a perturbation in a file of PNG"):
+        published.read(tmp_path / "grey.png", "HWC-RGB-255")
+
+
+def test_an_l2_budget(tmp_path):
+    values = np.zeros((4, 4, 3), np.float32)
+    values[0, 0, 0] = 1.5
+    path = written(tmp_path / "v.npy", values)
+    assert published.read(path, "HWC-RGB-1", eps_l2=2.0).ball.p == 2
+    with pytest.raises(ValueError, match=r"has the l2 norm 1.5 in the layout HWC-RGB-1, and the budget is 1:"):
+        published.read(path, "HWC-RGB-1", eps_l2=1.0)
+
+
+@pytest.mark.parametrize(("layout", "std"), [("HWC-RGB-std", None), ("HWC-RGB-255", STD)])
+def test_std_is_for_the_networks_unit_and_for_nothing_else(tmp_path, layout, std):
+    path = written(tmp_path / "v.npy", np.full((4, 4, 3), 10.0))
+    with pytest.raises(ValueError, match=f"layout='{layout}' (needs|takes no) std"):
+        published.read(path, layout, std=std)
+
+
+def test_a_guess_lists_all_readings_and_makes_none(tmp_path):
+    path = written(tmp_path / "v.npy", np.full((4, 5, 3), -10.0))
+    found = published.guess(path)
+    assert list(found.layout) == ["HWC-RGB-255", "HWC-BGR-255", "WHC-RGB-255", "WHC-BGR-255"]
+    assert list(found.height) == [4, 4, 5, 5]
+    assert set(found.largest_255) == {10}
+    assert found.l2_255[0] == pytest.approx(10 * math.sqrt(60), abs=0.1)
+    for row in found.itertuples():
+        assert published.read(path, row.layout, zero=row.zero, scale=row.scale).delta.shape[2] == row.height
+    small = published.guess(written(tmp_path / "small.npy", np.full((3, 4, 4), 0.17)))
+    assert set(small.layout) == {
+        f"{axes}-{c}-{u}" for axes in ("CHW", "CWH") for c in ("RGB", "BGR") for u in ("1", "std")
+    }
+    Image.fromarray(np.full((4, 4, 3), 138, np.uint8)).save(tmp_path / "v.png")
+    assert set(published.guess(tmp_path / "v.png").zero) == {128}
+    Image.fromarray(np.full((4, 4, 3), 255, np.uint8)).save(tmp_path / "v.png")
+    assert set(published.guess(tmp_path / "v.png").scale) == {10 / 127.5}
+
+
+@pytest.mark.parametrize("values", [np.full((4, 4, 3), 1000.0), np.zeros((4, 4, 3)), np.full((4, 4, 2), 10.0)])
+def test_what_is_a_perturbation_in_no_reading_is_refused(tmp_path, values):
+    with pytest.raises(ValueError, match="is no perturbation in any layout: shape"):
+        published.guess(written(tmp_path / "v.npy", values))

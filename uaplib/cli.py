@@ -135,6 +135,11 @@ def craft(
     if every:
         for recipe in studies.book():
             _craft_for_the_book(recipe, place)
+        for controls in studies.control_studies().values():
+            try:
+                controls.measure(place)
+            except KeyboardInterrupt:
+                _interrupted()
         for cells in sorted({recipe.cells for recipe in studies.book()}):
             _compact(cells)
         return
@@ -225,17 +230,38 @@ def _craft(recipe: "Recipe", path: Path, device: "torch.device", replace: bool =
 
 @app.command("import", epilog="Example: `uaplib import perturbation.npy --layout HWC-RGB-255 --out mine.safetensors`.")
 def import_(
-    file: Annotated[Path, typer.Argument(help="A perturbation of someone else's: .npy, .mat, .pt, .pth or .h5.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A perturbation of someone else's: .npy, .npz, .mat, .pt, .pth, .safetensors, .h5 or .png."
+        ),
+    ],
     layout: Annotated[
         str,
-        typer.Option(help=f"Order of the axes, order of the colours, and the unit of a pixel: {', '.join(LAYOUTS)}."),
-    ],
+        typer.Option(
+            help="Order of the axes, order of the colours, and the unit of a pixel: "
+            f"{', '.join(LAYOUTS)}. Without it, all that are possible are listed, and nothing is written."
+        ),
+    ] = "",
     eps_255: Annotated[float, typer.Option(min=0, max=255, help="The budget that it was made for, in 255ths.")] = 10,
+    eps_l2: Annotated[float | None, typer.Option(min=0, help="Instead, an l2 budget in units of [0, 1].")] = None,
+    std: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(help="What the values were divided by in red, green and blue, for layouts that end in std."),
+    ] = None,
+    zero: Annotated[float | None, typer.Option(help="The value that means no change; 128 of a PNG.")] = None,
+    scale: Annotated[float, typer.Option(help="What the values are multiplied by.")] = 1.0,
     method: Annotated[str, typer.Option(help="For the record.")] = "imported",
     source: Annotated[str, typer.Option(help="The network that it was crafted on, for the record.")] = "",
     out: Annotated[Path | None, typer.Option(help="Default: the file's name with the ending .safetensors.")] = None,
 ) -> None:
     """Bring in a perturbation of someone else's, so that evaluate and transfer take it."""
+    if not layout:
+        from uaplib import published
+
+        print(published.guess(file).to_string(index=False))
+        _say(f"{file} can be read in these ways; choose by --layout, and by --zero and --scale where they differ")
+        return
     check_name("layout", layout, LAYOUTS)
     target = out or file.with_suffix(".safetensors")
     check_writable(target)
@@ -243,9 +269,11 @@ def import_(
         raise ValueError(f"{target} is there already; name another file with --out")
     from uaplib import published
 
-    found = published.read(file, layout, eps_255=eps_255, method=method, source=source)
+    coded = {"std": std, "zero": zero, "scale": scale}
+    found = published.read(file, layout, eps_255=eps_255, eps_l2=eps_l2, **coded, method=method, source=source)
     found.save(target)
-    _say(f"{tuple(found.delta.shape[1:])}, {found.ball}, {found.saturation:.0%} of the values saturated")
+    saturated = "" if eps_l2 else f", {found.saturation:.0%} of the values saturated"
+    _say(f"{tuple(found.delta.shape[1:])}, {found.ball}{saturated}")
     print(target)
 
 

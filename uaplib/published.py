@@ -161,8 +161,10 @@ def guess(path: str | Path) -> "pd.DataFrame":
 def _readings(values: np.ndarray, path: Path, layout: str) -> Iterator[dict]:
     """What a file is in one layout, if a perturbation; of a PNG in two ways."""
     axes, colours, unit = layout.split("-")
-    coded = {"zero": 128, "scale": 1.0}, {"zero": 127.5, "scale": EPS_255 / 127.5}
-    for how in coded if path.suffix.lower() == ".png" else [{"zero": 0, "scale": 1.0}]:
+    ways = [{"zero": 0, "scale": 1.0}]
+    if path.suffix.lower() == ".png":  # whole numbers, of 255
+        ways = [{"zero": 128, "scale": 1.0}, {"zero": 127.5, "scale": EPS_255 / 127.5}] if unit == "255" else []
+    for how in ways:
         try:
             found = _pixels(values, path, layout, std=[TYPICAL_STD] * 3 if unit == "std" else None, **how)
         except ValueError:

@@ -3,14 +3,17 @@
 import json
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from uaplib import models, published
+from uaplib import controls, models, perturbation, provenance, published, transfer
 from uaplib.attacks import METHODS
 from uaplib.balls import NormBall, linf
+from uaplib.controls import CONTROLS
 from uaplib.experiments import Recipe, images, recipes, store, studies
+from uaplib.releases import RELEASES
 
 weights = recipes.weights_sha256
 MATRIX_METHODS = {"noise", "uap", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-data"}
@@ -18,7 +21,7 @@ MATRIX_METHODS = {"noise", "uap", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-
 
 @pytest.mark.usefixtures("checkout")
 def test_what_is_kept_is_what_the_studies_list():
-    places = {recipe.place for recipe in studies.book() if recipe.method != "noise" and not recipe.preset}
+    places = {recipe.place for recipe in studies.book() if recipe.row.optimised and not recipe.preset}
     places |= {recipe.record_place for recipe in studies.book() if recipe.preset}
     places |= {recipe.cells for recipe in studies.book()} | {"images.json"}
     there = {str(path.relative_to(store.ARTIFACTS)) for path in store.ARTIFACTS.rglob("*") if path.is_file()}
@@ -107,7 +110,8 @@ def test_the_transfer_studies_have_every_method_on_every_network():
         made = [(r.method, r.model) for r in found[name].recipes]
         assert sorted(made) == sorted(product(MATRIX_METHODS, networks))
         assert list(found[name].victims) == list(networks)
-        assert list(found[name].released) == list(published.RELEASES)
+        assert list(found[name].released) == [each for each, r in RELEASES.items() if r.origin != "sfr"]
+        assert list(found[name].controlled) == [recipe for recipe in found[name].recipes if recipe.method == "uap"]
         assert found[name].cells == "cells/imagenet-samples.jsonl"
         assert {(r.ball, r.seed) for r in found[name].recipes} == {(linf(10), 0)}
         assert {(r.images, r.all_settings["max_passes"]) for r in found[name].recipes if r.method == "uap"} == {
@@ -125,6 +129,57 @@ def test_a_studys_sources_are_artifacts_and_releases(folders, monkeypatch):
     assert list(found) == study.rows == [noise.name, "published:uap-VGG-16"]
     assert torch.equal(found[noise.name].delta, noise.craft().delta)
     assert found["published:uap-VGG-16"] == "the release uap-VGG-16"
+
+
+def test_the_controls_of_a_recipe_are_rows(folders):
+    recipe = Recipe("noise", "resnet-mini", linf(24))
+    study = studies.TransferStudy([recipe], ["resnet-mini"], controlled=[recipe])
+    found, crafted = study.sources(), recipe.craft()
+    assert list(found) == study.rows == [recipe.name, *(f"{recipe.name}, {control}" for control in CONTROLS)]
+    for control, make in CONTROLS.items():
+        assert torch.equal(found[studies.control_row(recipe, control)].delta, make(crafted).delta)
+
+
+def test_nothing_was_optimised_in_the_study_of_patterns():
+    study = studies.pattern_study()
+    assert {row.name for row in METHODS.values() if not row.optimised} == set(studies.NOT_OPTIMISED)
+    assert list(study) == [*studies.IMAGENET_MODELS, *studies.OTHERS, *models.names()]
+    for model, listed in study.items():
+        assert [recipe.method for recipe in listed] == list(studies.NOT_OPTIMISED)
+        assert {recipe.model for recipe in listed} == {model}
+        assert {recipe.ball for recipe in listed} == {linf(24) if model in models.names() else linf(10)}
+
+
+@pytest.fixture
+def measured(folders, monkeypatch):
+    """A study of a release and a control on one network, and its cells in the reader's folder."""
+    shape = (1, 28, 28)
+    noise = Recipe("noise", "resnet-mini", linf(24))
+    released = perturbation.noise(linf(24), shape, 7)
+    digest = provenance.sha256_of(released.delta)
+    monkeypatch.setattr(studies, "RELEASES", {"mine": SimpleNamespace(size=28, delta_sha256=digest)})
+    monkeypatch.setattr(published, "ball_of", lambda name: linf(24))
+    monkeypatch.setattr(published, "load", lambda name: released)
+    monkeypatch.setattr(studies, "_shape", lambda release: (1, *shape))
+    study = studies.TransferStudy([], ["resnet-mini"], ["mine"], [noise])
+    cells = store.own_folder() / study.cells
+    evaluation = images.images_for("resnet-mini", "evaluation")
+    transfer.transfer_matrix(study.sources(), study.victims, evaluation, cells=cells)
+    return study, digest
+
+
+@pytest.mark.usefixtures("clothes")
+def test_cells_of_releases_and_of_controls_are_known_by_their_digests(measured, monkeypatch):
+    study, digest = measured
+    assert list(study.kept().pivot().index) == study.rows
+    monkeypatch.setattr(studies, "RELEASES", {"mine": SimpleNamespace(size=28, delta_sha256=digest[::-1])})
+    with pytest.warns(UserWarning, match="is not used: its cells are of other perturbations"):
+        assert study.kept() is None
+    monkeypatch.setattr(studies, "RELEASES", {"mine": SimpleNamespace(size=28, delta_sha256=digest)})
+    assert study.kept() is not None
+    monkeypatch.setitem(CONTROLS, "shuffled", lambda found: controls.shuffled(found, 5))
+    with pytest.warns(UserWarning, match="is not used: its cells are of other perturbations"):
+        assert study.kept() is None
 
 
 @pytest.mark.usefixtures("checkout")

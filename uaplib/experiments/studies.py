@@ -8,17 +8,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from uaplib import models, provenance, published
 from uaplib.attacks import METHODS
 from uaplib.balls import NormBall, linf
 from uaplib.cells import LABELS
 from uaplib.controls import CONTROLS
 from uaplib.experiments import store
+from uaplib.experiments.images import images_for
 from uaplib.experiments.recipes import SELECTION_IMAGES, Recipe, ablation, cell_keys
 from uaplib.journal import Journal
 from uaplib.models.spec import CHAPTER_MODEL
 from uaplib.perturbation import UniversalPerturbation
-from uaplib.releases import RELEASES
+from uaplib.releases import RELEASES, Release
 
 if TYPE_CHECKING:
     from uaplib.transfer import TransferMatrix
@@ -163,9 +166,8 @@ class TransferStudy:
             record = recipe.find_record()
             found[recipe.name] = record and partial(recipe.cell_keys, record)
         for name in self.released:
-            release = RELEASES[name]
-            shape = (1, 3, release.size, release.size)
-            found[f"published:{name}"] = partial(cell_keys, release.delta_sha256, shape, published.ball_of(name))
+            release, ball = RELEASES[name], published.ball_of(name)
+            found[f"published:{name}"] = partial(cell_keys, release.delta_sha256, _shape(release), ball)
         for recipe in self.controlled:
             made = _controls(recipe, crafted) if (crafted := recipe.find()) else {}
             for row, one in made.items():
@@ -183,6 +185,20 @@ class TransferStudy:
             found |= _controls(recipe, recipe.load_or_craft())
         return found
 
+    def measure(self, device: str | torch.device = "cpu") -> "TransferMatrix":
+        """Return the matrix after what is missing or out of date was measured, and keep its cells for the book."""
+        from uaplib import transfer
+
+        def test(victim: str) -> tuple[torch.Tensor, torch.Tensor]:
+            return images_for(victim, "evaluation")
+
+        cells = store.kept_folder() / self.cells
+        return transfer.transfer_matrix(self.sources(), self.victims, test, device=device, cells=cells, progress=True)
+
+
+def _shape(release: Release) -> tuple[int, ...]:
+    return (1, 3, release.size, release.size)
+
 
 def control_row(recipe: Recipe, control: str) -> str:
     """Return the name of the row of a control, one of `CONTROLS`, beside that of a recipe."""
@@ -196,10 +212,9 @@ def _controls(recipe: Recipe, crafted: UniversalPerturbation) -> dict[str, Unive
 def transfer_studies() -> dict[str, TransferStudy]:
     """Return the transfer matrices by name: the two that the book keeps, and the papers' networks.
 
-    "fashion-mnist": the six mini networks, three seeds. "imagenet": the three networks whose weights are packages, all
-    perturbations that their makers released, and the controls of UAPs, which use little of their budget. "paper": the
-    same rows for torchvision's successors of the papers' Caffe networks, for those who have their weights: AlexNet
-    stands for CaffeNet, and nothing for VGG-F.
+    "fashion-mnist": the six mini networks, three seeds. "imagenet": the three networks whose weights are packages, and
+    all perturbations that their makers released. "paper": the same rows for torchvision's successors of the papers'
+    Caffe networks, for those who have their weights: AlexNet stands for CaffeNet, and nothing for VGG-F.
     """
     minis, lites = models.names(), IMAGENET_MODELS
     ours = [
@@ -217,9 +232,18 @@ def _large(networks: Sequence[str]) -> TransferStudy:
     """Every method on every network; DeepFool on a thousand classes is slow, so UAP sees 300 pictures three times."""
     ball = linf(IMAGENET_EPS_255)
     rows = [Recipe(method, model, ball) for model in networks for method in OVERACTIVATING]
-    uaps = [Recipe("uap", model, ball, settings={"images": 300, "max_passes": 3}) for model in networks]
+    rows += [Recipe("uap", model, ball, settings={"images": 300, "max_passes": 3}) for model in networks]
     released = [name for name, release in RELEASES.items() if release.origin in MAKERS]
-    return TransferStudy(rows + uaps, networks, released, uaps)
+    return TransferStudy(rows, networks, released)
+
+
+def control_studies() -> dict[str, TransferStudy]:
+    """Return, by their networks, UAPs of large networks, which use little of their budget, beside their controls."""
+    uaps = [recipe for recipe in transfer_studies()["imagenet"].recipes if recipe.method == "uap"]
+    return {
+        recipe.model: TransferStudy([Recipe("noise", recipe.model, recipe.ball), recipe], [recipe.model], (), [recipe])
+        for recipe in [*uaps, uap_on_photographs()]
+    }
 
 
 def book() -> list[Recipe]:
