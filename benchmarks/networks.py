@@ -16,10 +16,10 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from uaplib import metrics, models
-from uaplib.data import pictures
+from uaplib.data import nips2017, pictures
 from uaplib.models.spec import ORIGINALS
 
-SETS = {"imagenet-samples": pictures.all_samples, "nips2017": pictures.nips2017}
+SETS = {"imagenet-samples": pictures.all_samples, "nips2017": nips2017.pictures}
 STEP = 20
 KEY = ["network", "set", "files", "n"]
 COLUMNS = ["network", "set", "files", "sha256", "n", "top1"]

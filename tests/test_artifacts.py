@@ -9,7 +9,7 @@ import torch
 from tests.conftest import or_skip
 from uaplib import metrics, models, transfer
 from uaplib.attacks import METHODS
-from uaplib.data import pictures
+from uaplib.data import nips2017
 from uaplib.experiments import Recipe, images, images_for, store, studies
 from uaplib.metrics.tasks import TASKS
 
@@ -54,7 +54,7 @@ def test_it_is_there_and_of_todays_weights(recipe):
     rate = getattr(evaluation, "gfr", None) or evaluation.fooling_rate
     assert (
         rate.n
-        == {"fashion-mnist": 10_000, "imagenet-samples": 600, "camvid": 233, "scenes": 300}[
+        == {"fashion-mnist": 10_000, "imagenet-samples": 1000, "camvid": 233, "scenes": 300}[
             models.find(recipe.model).data_set
         ]
     )
@@ -91,7 +91,7 @@ def photographs(name):
 
 @named([recipe for recipe in studies.imagenet_study() if recipe.method != "noise" and recipe.seed == 0])
 def test_the_rate_is_found_again_on_a_part_of_the_photographs(recipe):
-    or_skip(pictures.samples, "evaluation")  # not the twenty pictures that take their place
+    or_skip(nips2017.pictures)  # not those that take their place
     images, clean = photographs(recipe.model)
     rate = metrics.fooling_rate(clean, metrics.predict(models.load(recipe.model), images, found(recipe).delta))
     low, high = rate.interval
@@ -151,7 +151,7 @@ def test_the_rate_is_found_again_on_a_part_of_the_scenes(recipe):
 def test_a_kept_matrix_has_every_cell(name):
     study, table = studies.transfer_studies()[name], kept_matrix(name).table
     assert set(zip(table.source, table.victim, strict=True)) == set(product(study.rows, study.victims))
-    assert (table.n == {"fashion-mnist": 10_000, "imagenet": 600}[name]).all()
+    assert (table.n == {"fashion-mnist": 10_000, "imagenet": 1000}[name]).all()
     crafted_on = {recipe.name: recipe.model for recipe in study.recipes if recipe.method != "noise"}
     ours = table[~table.source.str.startswith("published:")]
     assert (ours.crafted_on == ours.source.map(crafted_on).fillna("")).all()
@@ -166,9 +166,25 @@ def test_the_diagonal_of_the_matrix_is_what_the_recipe_measured(recipe):
     assert cell.resized == ""
     assert cell.fooling_rate == evaluation.fooling_rate.value
     assert cell.error == pytest.approx(1 - evaluation.adversarial_accuracy.value)
-    if recipe.method == "uap" and name == "imagenet":  # all evaluation images were held out
-        last = found(recipe).history[-1]
-        assert cell.fooling_rate == pytest.approx(last["held_out_fooling_rate"], abs=0.01)
+
+
+def test_the_history_of_the_uap_of_a_real_network_ends_with_the_rate_that_was_measured():
+    recipe = studies.uap_on_photographs()
+    first, *_, last = recipe.find_record()["history"] or found(recipe).history
+    assert recipe.measured().evaluation.fooling_rate.value == pytest.approx(last["held_out_fooling_rate"], abs=1e-3)
+    assert (first["l2_norm"], first["saturation"]) == (0, 0)
+    assert last["l2_norm"] == pytest.approx(found(recipe).delta.norm().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("model", studies.control_studies())
+def test_the_controls_of_a_uap_were_measured(model):
+    study = studies.control_studies()[model]
+    table = study.kept().table.set_index("source")
+    assert list(table.index) == study.rows
+    assert set(table.n) == {1000}
+    name = study.controlled[0].name
+    assert table.fooling_rate[name] == study.controlled[0].measured().evaluation.fooling_rate.value
+    assert table.fooling_rate[f"{name}, sign"] > table.fooling_rate[f"{name}, equal-norm noise"]
 
 
 def test_kept_cells_are_found_by_their_keys(clothes, tmp_path):

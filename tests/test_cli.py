@@ -126,10 +126,23 @@ def test_list_data_says_what_each_is_its_licence_and_how_to_get_it(monkeypatch):
     monkeypatch.setenv("UAPLIB_DATA", "/my data")
     lines = succeed("list", "data").splitlines()
     assert [line.split(":")[0] for line in lines[::3]] == list(data.DATA_SETS)
-    assert lines[:2] == ["fashion-mnist: Fashion-MNIST", "    licence: MIT"]
+    assert lines[0].startswith("fashion-mnist: Fashion-MNIST")
+    assert lines[1] == "    licence: MIT"
     camvid = lines.index("camvid: CamVid")
     assert "CC BY-NC 4.0" in lines[camvid + 1]
     assert lines[camvid + 2].endswith("mkdir -p '/my data/camvid' && cp -r segnet/CamVid/. '/my data/camvid'")
+
+
+def test_list_data_says_what_is_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("UAPLIB_DATA", str(tmp_path))
+    monkeypatch.setitem(
+        data.DATA_SETS, "fashion-mnist", dataclasses.replace(data.DATA_SETS["fashion-mnist"], system=str(tmp_path))
+    )
+    for name in ("camvid", "nips2017"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "nips2017" / "dev_dataset.csv").touch()
+    here = [line.split(":")[0] for line in succeed("list", "data").splitlines() if line.endswith(", here")]
+    assert here == ["fashion-mnist", "nips2017"]
 
 
 def test_craft_noise_writes_the_file_and_prints_its_path(tmp_path):

@@ -399,3 +399,31 @@ def test_a_guess_lists_all_readings_and_makes_none(tmp_path):
 def test_what_is_a_perturbation_in_no_reading_is_refused(tmp_path, values):
     with pytest.raises(ValueError, match="is no perturbation in any layout: shape"):
         published.guess(written(tmp_path / "v.npy", values))
+
+
+def test_the_reproduction_is_of_the_releases_as_they_are_read_now():
+    found = published.reproduction()
+    assert not found.duplicated(["perturbation", "layout", "set", "resize", "clip"]).any()
+    for row in found[found.perturbation != "noise"].itertuples():
+        release = RELEASES[row.perturbation]
+        assert (row.delta_sha256 == release.delta_sha256[:16]) == (row.layout == release.layout)
+    assert set(found.n) == {1000}
+    assert (found.low < found.fooling_rate).all() and (found.fooling_rate < found.high).all()
+    assert len(set(zip(found.set, found.resize, found.pictures_sha256, strict=True))) == 3
+
+
+def test_read_rightly_each_file_that_others_could_misread_fools_most():
+    found = published.reproduction()
+    alike = found[(found.set == "nips2017") & found.clip]
+    for name in ("uap-GoogLeNet", "uap-GoogLeNet-sfr-1"):
+        rates = alike[alike.perturbation == name].set_index("layout").fooling_rate
+        assert len(rates) == 4
+        assert rates.idxmax() == RELEASES[name].layout
+        assert rates.max() > rates.drop(RELEASES[name].layout).max() + 4
+
+
+def test_on_the_papers_network_the_released_uap_fools_as_many_as_the_paper_says():
+    found = published.reproduction()
+    row = found[(found.perturbation == "uap-GoogLeNet") & (found.layout == RELEASES["uap-GoogLeNet"].layout)]
+    unclipped = row[~row.clip & (row.set == "nips2017")].iloc[0]
+    assert unclipped.fooling_rate == pytest.approx(78.9, abs=5)

@@ -33,7 +33,7 @@ def empty(request, no_data):
         (images_for, ["resnet-mini", "evaluation"], "t10k-images-idx3-ubyte.gz is not there"),
         (images_for, ["unet-camvid", "evaluation"], "CamVid's 233 scenes for test were not found"),
         (camvid.load, ["val"], "CamVid's 101 scenes for val were not found"),
-        (pictures.samples, ["evaluation"], "the 1,000 ImageNet samples were not found"),
+        (pictures.samples, ["crafting"], "the 1,000 ImageNet samples were not found"),
     ],
 )
 def test_a_loader_without_its_files_skips_the_test_and_says_which(empty, load, arguments, file):

@@ -449,7 +449,8 @@ def list_(
         _list_models()
     elif what == "data":
         for name, row in data.DATA_SETS.items():
-            print(f"{name}: {row.title}\n    licence: {row.licence}\n    how to get it: {row.how_to_get()}")
+            print(f"{name}: {row.title}{', here' if row.here() else ''}")
+            print(f"    licence: {row.licence}\n    how to get it: {row.how_to_get()}")
     elif what == "torchvision":
         print("\n".join([*models.pretrained.torchvision_names(), *models.pretrained.segmenter_names()]))
     elif what == "methods":

@@ -8,7 +8,7 @@ Read the wrong way round, a perturbation has the right shape and norm, and fools
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -197,6 +197,16 @@ def _check_facts(found: UniversalPerturbation, release: Release, path: Path) -> 
         raise ValueError(f"{path} was read otherwise than results with it on record: another order, or other numbers")
 
 
+def reproduction() -> "pd.DataFrame":
+    """Return what the releases do to the Caffe GoogLeNet, which `benchmarks/reproduction.py` has measured.
+
+    A row for each perturbation, layout in which its file was read, set of photographs, way of making them square, and
+    whether image plus perturbation was clipped: n, the fooling rate and its 95 % interval in per cent, and the first
+    digits of the digests of perturbation and photographs.
+    """
+    return _read_table("reproduction", keep_default_na=False)
+
+
 def table(name: str) -> "pd.DataFrame":
     """Return a table of the papers, all of perturbations of 10/255, by its name in `TABLES`.
 
@@ -209,8 +219,12 @@ def table(name: str) -> "pd.DataFrame":
 
     Raises ValueError for another name.
     """
+    return _read_table(check_name("name", name, TABLES), index_col=0)
+
+
+def _read_table(name: str, **how: Any) -> "pd.DataFrame":
     import pandas as pd
 
-    file = resources.files("uaplib") / "tables" / f"{check_name('name', name, TABLES)}.csv"
+    file = resources.files("uaplib") / "tables" / f"{name}.csv"
     with file.open(encoding="utf-8") as stream:
-        return pd.read_csv(stream, index_col=0)
+        return pd.read_csv(stream, **how)

@@ -5,6 +5,7 @@ import io
 import math
 import os
 import urllib.error
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 import uaplib.files
-from uaplib.data import pictures
+from uaplib.data import nips2017, pictures
 
 TENSOR = v2.Compose([v2.RGB(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 WNIDS = ["n01440764", "n02102040", "n02979186", "n03000684", "n03028079", "n03394916", "n03417042", "n03425413",
@@ -90,9 +91,9 @@ def test_another_part_is_refused(samples):
         pictures.samples("crafted")
 
 
-@pytest.mark.parametrize("call", [pictures.samples, pictures.samples_or_pictures])
-def test_another_part_is_refused_where_there_is_no_picture_too(data, call):
-    with pytest.raises(ValueError, match="part='crafted' is unknown. Did you mean 'crafting'"):
+@pytest.mark.parametrize(("call", "name"), [(pictures.samples, "part"), (pictures.for_role, "role")])
+def test_another_part_is_refused_where_there_is_no_picture_too(data, call, name):
+    with pytest.raises(ValueError, match=f"{name}='crafted' is unknown. Did you mean 'crafting'"):
         call("crafted")
 
 
@@ -155,13 +156,14 @@ def test_foolbox_carries_twenty_pictures():
 
 def test_without_the_samples_the_twenty_pictures_are_shared_out(data):
     pytest.importorskip("foolbox")
-    parts = [pictures.samples_or_pictures(part) for part in PARTS]
+    parts = [pictures.for_role(part) for part in PARTS]
     assert [len(part) for part in parts] == [6, 2, 12]
     assert len({file for part in parts for file in part.files}) == 20
 
 
 def test_the_samples_come_first(samples):
-    assert pictures.samples_or_pictures("selection") == samples["selection"]
+    assert pictures.for_role("selection") == samples["selection"]
+    assert pictures.for_role("selection").credits == ()
 
 
 def test_the_digest_of_pictures_is_of_their_contents_in_order(tmp_path):
@@ -180,28 +182,93 @@ def test_all_samples_are_in_the_order_of_their_classes(samples):
         assert all(everything.files[index] == file for file, index in zip(part.files, part.classes, strict=True))
 
 
-@pytest.mark.parametrize("ending", ["png", "jpg"])
-def test_the_images_of_nips_2017_come_in_the_order_of_their_table(data, ending):
-    (data / "nips2017" / "images").mkdir(parents=True)
-    rows = ["ImageId,URL,TrueLabel,TargetClass"]
+def write_nips(folder, ending="png", credits=True):
+    """The thousand images of NIPS 2017, all alike, and their table, into a data folder."""
+    (folder / "nips2017" / "images").mkdir(parents=True)
+    rows = ["ImageId,URL,TrueLabel,TargetClass" + (",OriginalLandingURL,License,Author" if credits else "")]
     for number in range(1000):
         name = f"{7 * number % 1000:04x}"
-        (data / "nips2017" / "images" / f"{name}.{ending}").write_bytes(picture())
-        rows.append(f"{name},https://example.org,{number + 1},5")
-    (data / "nips2017" / "dev_dataset.csv").write_text("\n".join(rows) + "\n")
-    found = pictures.nips2017()
+        (folder / "nips2017" / "images" / f"{name}.{ending}").write_bytes(picture())
+        rows.append(f"{name},https://example.org,{number + 1},5" + (f",page{number},CC,Ann" if credits else ""))
+    (folder / "nips2017" / "dev_dataset.csv").write_text("\n".join(rows) + "\n")
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_the_images_of_nips_2017_come_in_the_order_of_their_table(data, ending):
+    write_nips(data, ending)
+    found = nips2017.pictures()
     assert [file.stem for file in found.files[:3]] == ["0000", "0007", "000e"]
     assert found.classes == list(range(1000))  # the table counts from 1
     assert found[:1].load(TENSOR).images.shape == (1, 3, 8, 8)
+    assert found[2:4].credits == ["Ann, CC, page2", "Ann, CC, page3"]
+    assert nips2017.most("evaluation") == 1000
+    assert torch.equal(nips2017.load_role("evaluation", 2, TENSOR).labels, torch.tensor([0, 1]))
     found.files[3].unlink()
+    (data / "nips2017" / "images" / f"{found.files[3].stem}.txt").write_text("no picture")
     with pytest.raises(FileNotFoundError, match=rf"not found in {data}/nips2017 \(999 images there\)"):
-        pictures.nips2017()
+        nips2017.pictures()
 
 
-def test_without_the_images_of_nips_2017_their_place_and_address_are_named(data):
+def test_a_table_without_authors_credits_nobody(data):
+    write_nips(data, credits=False)
+    assert set(nips2017.pictures().credits) == {""}
+
+
+@pytest.mark.usefixtures("checkout")
+def test_without_the_images_of_nips_2017_the_command_that_gets_them_is_named(data):
     with pytest.raises(FileNotFoundError, match="nips2017") as caught:
-        pictures.nips2017()
-    assert pictures.NIPS2017_URL in str(caught.value)
+        nips2017.pictures()
+    clone = f"git clone --depth 1 {nips2017.ABOUT.url} nips && mkdir -p {data}/nips2017 && cp -r nips/dataset/. "
+    assert clone in str(caught.value)
+
+
+def test_an_installed_library_names_the_address_of_nips_2017(data, monkeypatch):
+    monkeypatch.setattr(uaplib.files, "__file__", str(data / "uaplib" / "files.py"))
+    with pytest.raises(FileNotFoundError, match=f"Get them from {nips2017.ABOUT.url}: put what is in its folder"):
+        nips2017.pictures()
+
+
+def names(found):
+    return [file.name for file in found.files]
+
+
+def test_nips_2017_evaluates_and_900_samples_craft(samples, data):
+    write_samples(data)
+    with pytest.warns(
+        UserWarning, match="evaluated on the 1,000 ImageNet samples, evaluation part: NIPS 2017's"
+    ) as warned:
+        without = {part: pictures.for_role(part) for part in PARTS}
+    assert len(warned) == 1
+    assert {part: names(found) for part, found in without.items()} == {p: names(f) for p, f in samples.items()}
+    write_nips(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = {part: pictures.for_role(part) for part in PARTS}
+    assert [len(found[part]) for part in PARTS] == [900, 100, 1000]
+    assert names(found["crafting"]) == names(samples["crafting"]) + names(samples["evaluation"])
+    assert list(found["crafting"].classes) == [*samples["crafting"].classes, *samples["evaluation"].classes]
+    assert names(found["selection"]) == names(samples["selection"])
+    assert found["evaluation"] == nips2017.pictures()
+    described = [pictures.describe(part) for part in PARTS]
+    assert described[0] == "900 of the 1,000 ImageNet samples"
+    assert described[1:] == ["the 1,000 ImageNet samples, selection part", "the 1,000 images of NIPS 2017"]
+
+
+def test_where_one_of_nips_2017s_images_is_missing_the_samples_evaluate(data):
+    write_samples(data)
+    write_nips(data)
+    next((data / "nips2017" / "images").iterdir()).unlink()
+    with pytest.warns(UserWarning, match=r"evaluated on the 1,000 .* \(999 images there\)"):
+        assert len(pictures.for_role("evaluation")) == 600
+    assert len(pictures.for_role("crafting")) == 300
+
+
+def test_nips_2017_evaluates_where_the_samples_are_missing(data):
+    pytest.importorskip("foolbox")
+    write_nips(data)
+    assert pictures.for_role("evaluation") == nips2017.pictures()
+    with pytest.warns(UserWarning, match="for crafting there are only 6 of foolbox's pictures"):
+        assert len(pictures.for_role("crafting")) == 6
 
 
 @pytest.mark.usefixtures("checkout")
@@ -210,7 +277,7 @@ def test_without_any_picture_the_samples_are_asked_for(data, monkeypatch):
     with pytest.raises(FileNotFoundError, match="the package foolbox, which carries 20 ImageNet pictures"):
         pictures.foolbox_pictures()
     with pytest.raises(FileNotFoundError, match="git clone"):
-        pictures.samples_or_pictures("crafting")
+        pictures.for_role("crafting")
 
 
 @pytest.fixture

@@ -34,10 +34,15 @@ def pixels(images):
     return [image.tobytes() for image in (255 * images).round().byte().numpy()]
 
 
+def roles(name):
+    """Those that images of the data set play, but for the foreground, which is of crafting scenes."""
+    return [role for role in DATA_SETS[name].roles if role in ROLES]
+
+
 @pytest.fixture(scope="module", params=FEW)
 def parts(request):
     """The name of a data set with roles, and what plays each."""
-    return request.param, {role: load(request.param, role, FEW[request.param]) for role in ROLES}
+    return request.param, {role: load(request.param, role, FEW[request.param]) for role in roles(request.param)}
 
 
 def test_no_image_plays_two_roles(parts):
@@ -96,12 +101,17 @@ def test_one_crafts_and_selects_on_clothes_for_training_and_evaluates_on_those_f
         assert data.most("fashion-mnist", role) == len(images)
 
 
-def test_a_part_of_the_samples_plays_the_role_of_its_name():
-    for role in ROLES:
-        files = or_skip(pictures.samples, role)
-        assert torch.equal(load("imagenet-samples", role, 2).images, files[:2].load(small).images)
-        assert data.most("imagenet-samples", role) == len(files)
-        assert data.describe("imagenet-samples", role) == f"the 1,000 ImageNet samples, {role} part"
+@pytest.mark.parametrize("role", ROLES)
+def test_photographs_play_their_roles(role):
+    files = or_skip(pictures.for_role, role)
+    assert torch.equal(load("imagenet-samples", role, 2).images, files[:2].load(small).images)
+    assert data.most("imagenet-samples", role) == len(files)
+    assert data.describe("imagenet-samples", role) == files.source
+
+
+def test_the_images_of_nips_2017_evaluate_by_either_name():
+    found = or_skip(lambda: data.load("nips2017", "evaluation", 2, small))
+    assert all(torch.equal(*each) for each in zip(found, load("imagenet-samples", "evaluation", 2), strict=True))
 
 
 @pytest.mark.parametrize(("role", "count"), [("crafting", 6), ("selection", 2), ("evaluation", 12)])
@@ -153,8 +163,7 @@ def test_the_foreground_is_chosen_from_300_scenes_and_is_never_empty(monkeypatch
     assert asked == [("crafting", 300), ("crafting", 7)]
 
 
-@with_roles
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(("name", "role"), [(name, role) for name in FEW for role in roles(name)])
 def test_an_impossible_count_is_refused_by_name(name, role):
     there = or_skip(data.most, name, role)
     for count in (0, -3):
@@ -190,10 +199,10 @@ def test_unknown_names_and_roles_get_suggestions(call):
 def test_photographs_alone_need_a_preprocessing(name):
     if DATA_SETS[name].photographs:
         with pytest.raises(ValueError, match=f"preprocessing is needed for {name}"):
-            data.load(name, "crafting", 1)
+            data.load(name, "evaluation", 1)
     else:
         with pytest.raises(ValueError, match=f"preprocessing must be None for {name}"):
-            data.load(name, "crafting", 1, small)
+            data.load(name, "evaluation", 1, small)
 
 
 @every

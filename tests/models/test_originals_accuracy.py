@@ -10,11 +10,11 @@ import torch
 
 from tests.conftest import or_skip
 from tests.models.test_originals import load
-from uaplib import metrics, models
-from uaplib.data import pictures
+from uaplib import metrics, models, provenance
+from uaplib.data import nips2017, pictures
 from uaplib.models.spec import ORIGINALS
 
-SETS = {"imagenet-samples": pictures.all_samples, "nips2017": pictures.nips2017}
+SETS = {"imagenet-samples": pictures.all_samples, "nips2017": nips2017.pictures}
 every = pytest.mark.parametrize("name", ORIGINALS)
 # Top-1 of all 1,000 in per cent, of the samples' smaller copies and of NIPS 2017's published images, as another reading
 # of the same files gave it.
@@ -62,6 +62,11 @@ def test_the_front_page_says_what_the_table_says(checkout, name):
     samples, nips = (top1(name, of, "published") for of in SETS)
     row = models.find(name)
     assert re.search(rf"\| `{name}` \| .* \| {row.resize} → {row.size} \| {samples} \| {nips} \|", page)
+
+
+@every
+def test_the_digest_of_the_weights_is_on_record(name):
+    assert models.find(name).weights_sha256 == provenance.weights_sha256(load(name))
 
 
 @every

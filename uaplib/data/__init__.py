@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,10 @@ class DataSet:
 
     module: the one of this package that reads it. For data sets with roles it has `load_role(role, count)`, which
     returns a named tuple with `images` first; `most(role)`, the largest count; and `describe(role)`. url: where the
-    files come from. folder: their place in the data folder. get: the command or the words that get them, with {url} and
-    {folder}. tasks: what is known of the images, in the words of `uaplib.models.says`. size: height and width of the
-    images, where that does not depend on the network. photographs: whether each network prepares them in its own way,
-    so that `load` needs a preprocessing.
+    files come from. folder: their place in the data folder; system: where else an operating system puts them. get: the
+    command or the words that get them, with {url} and {folder}. tasks: what is known of the images, in the words of
+    `uaplib.models.says`. size: height and width of the images, where that does not depend on the network. photographs:
+    whether each network prepares them in its own way, so that `load` needs a preprocessing.
     """
 
     title: str
@@ -41,6 +42,7 @@ class DataSet:
     get: str
     url: str = ""
     folder: str = ""
+    system: str = ""
     tasks: tuple[str, ...] = ()
     roles: tuple[str, ...] = ROLES
     size: int | tuple[int, int] | None = None
@@ -50,6 +52,12 @@ class DataSet:
     def code(self) -> ModuleType:
         """The module that reads it."""
         return import_module(f"{__name__}.{self.module}")
+
+    def here(self) -> bool:
+        """Return whether there is a folder of its files; whether they are whole is told when they are read."""
+        folders = [data_folder() / self.folder] if self.folder else []
+        folders += [Path(self.system)] if self.system else []
+        return any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
 
     def how_to_get(self) -> str:
         """Return the command or the words that get its files into the data folder."""
@@ -64,6 +72,7 @@ DATA_SETS = {
         get="downloaded when it is first used; or install Debian's package dataset-fashion-mnist",
         url="https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         folder="fashion-mnist",
+        system="/usr/share/datasets/fashion-mnist",
         tasks=("label",),
         size=28,
     ),

@@ -20,7 +20,7 @@ CLASSES = (
 ABOUT = DATA_SETS["fashion-mnist"]
 URL = ABOUT.url
 
-SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+SYSTEM_FOLDER = Path(ABOUT.system)
 
 
 class _File(NamedTuple):

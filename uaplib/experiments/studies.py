@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ SIZE_PASSES = 3  # 4,000 images take minutes a pass
 
 IMAGENET_MODELS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 SMALL_MODEL = "mobilenet-v1-0.25"  # 0.5 million parameters, 128 pixels
+PAPER_NETWORK = "googlenet-caffe"  # for which the papers have numbers
 OTHERS = ("googlenet-caffe", "squeezenet1_1-caffe", "tiny-darknet", SMALL_MODEL)  # other families than the Lites
 IMAGENET_EPS_255, IMAGENET_SEEDS, TRANSFER_SEEDS = 10, 3, 3
 PAPER_NETWORKS = ("alexnet", "googlenet", "vgg16", "vgg19", "resnet152")
@@ -75,6 +77,19 @@ def pattern_study() -> dict[str, list[Recipe]]:
     ball = dict.fromkeys(IMAGENET_MODELS + OTHERS, linf(IMAGENET_EPS_255))
     ball |= dict.fromkeys(models.names(), linf(CHAPTER_EPS_255))
     return {model: [Recipe(name, model, ball[model]) for name in NOT_OPTIMISED] for model in ball}
+
+
+def paper_network_study() -> dict[str, list[Recipe]]:
+    """Return, by their methods, the recipes for a network of the papers: our defaults, and the authors' rules, short.
+
+    The authors' rules are GD-UAP's preset "paper": 1,500 iterations of a single picture. Their own 20 pictures at a
+    time take hours on a processor; preset "authors" has them.
+    """
+    ball = linf(IMAGENET_EPS_255)
+    study = {method: [Recipe(method, PAPER_NETWORK, ball)] for method in OVERACTIVATING}
+    for method in PRIORS:
+        study[method].append(ablation(method, PAPER_NETWORK, ball, "paper"))
+    return study
 
 
 def ablation_study() -> dict[str, dict[str, Recipe]]:
@@ -238,25 +253,25 @@ def _large(networks: Sequence[str]) -> TransferStudy:
 
 
 def control_studies() -> dict[str, TransferStudy]:
-    """Return, by their networks, UAPs of large networks, which use little of their budget, beside their controls."""
+    """Return, by their networks, UAPs of large networks, which use little of their budget, beside their controls.
+
+    And beside what nobody optimised, at the same budget.
+    """
     uaps = [recipe for recipe in transfer_studies()["imagenet"].recipes if recipe.method == "uap"]
     return {
-        recipe.model: TransferStudy([Recipe("noise", recipe.model, recipe.ball), recipe], [recipe.model], (), [recipe])
+        recipe.model: TransferStudy([*pattern_study()[recipe.model], recipe], [recipe.model], (), [recipe])
         for recipe in [*uaps, uap_on_photographs()]
     }
 
 
 def book() -> list[Recipe]:
     """Return every recipe that the book's chapters load with their default parameters, once."""
-    studies = [recipe for recipes in uap_study().values() for recipe in recipes]
-    studies += [recipe for recipes in ablation_study().values() for recipe in recipes.values()]
-    studies += [recipe for recipes in pattern_study().values() for recipe in recipes]
-    rows = [recipe for name in KEPT_STUDIES for recipe in transfer_studies()[name].recipes]
-    return list(
-        dict.fromkeys(
-            [*studies, uap_on_photographs(), *imagenet_study(), *mini_study(), *dense_study(), *rows],
-        )
-    )
+    by_question = [uap_study(), pattern_study(), paper_network_study()]
+    listed = [*chain(*(recipes for study in by_question for recipes in study.values()))]
+    listed += [recipe for recipes in ablation_study().values() for recipe in recipes.values()]
+    listed += [uap_on_photographs(), *imagenet_study(), *mini_study(), *dense_study()]
+    listed += [recipe for name in KEPT_STUDIES for recipe in transfer_studies()[name].recipes]
+    return list(dict.fromkeys(listed))
 
 
 def images_of_the_book() -> set[tuple[str, str, int | None]]:
