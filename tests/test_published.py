@@ -360,6 +360,17 @@ def test_a_png_counts_from_its_middle(tmp_path):
         published.read(tmp_path / "grey.png", "HWC-RGB-255")
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_may_round_beyond_the_budget(tmp_path, dtype):
+    torch.save(torch.full((1, 3, 2, 2), 10 / 255).to(dtype), tmp_path / "v.pt")
+    found = published.read(tmp_path / "v.pt", "CHW-RGB-1")
+    assert found.ball.contains(found.delta).all()
+    assert 255 * found.delta.max().item() == pytest.approx(10, rel=0.01)
+    torch.save(torch.full((1, 3, 2, 2), 10.1 / 255), tmp_path / "v.pt")
+    with pytest.raises(ValueError, match="holds values up to 10.1/255"):
+        published.read(tmp_path / "v.pt", "CHW-RGB-1")
+
+
 def test_an_l2_budget(tmp_path):
     values = np.zeros((4, 4, 3), np.float32)
     values[0, 0, 0] = 1.5
@@ -408,7 +419,8 @@ def test_the_reproduction_is_of_the_releases_as_they_are_read_now():
         release = RELEASES[row.perturbation]
         assert (row.delta_sha256 == release.delta_sha256[:16]) == (row.layout == release.layout)
     assert set(found.n) == {1000}
-    assert (found.low < found.fooling_rate).all() and (found.fooling_rate < found.high).all()
+    assert (found.low < found.fooling_rate).all()
+    assert (found.fooling_rate < found.high).all()
     assert len(set(zip(found.set, found.resize, found.pictures_sha256, strict=True))) == 3
 
 

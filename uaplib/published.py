@@ -116,6 +116,8 @@ def _in_its_ball(
 ) -> UniversalPerturbation:
     """The perturbation, if it uses at least half of its budget and no more than all of it."""
     norm = ball.norm(values).item()
+    if 1.00001 * ball.eps < norm <= (1 + torch.finfo(torch.bfloat16).eps) * ball.eps:  # kept in half precision
+        values, norm = ball.project(values), ball.eps
     if not 0.5 * ball.eps <= norm <= 1.00001 * ball.eps:  # false for NaN, too
         raise ValueError(
             f"{path} {_size(norm, ball)} in the layout {layout}, and the budget is {_budget(ball)}: "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from uaplib import models, provenance, published
+from uaplib import features, models, provenance, published
 from uaplib.attacks import METHODS
 from uaplib.balls import NormBall, linf
 from uaplib.cells import LABELS
@@ -82,13 +82,14 @@ def pattern_study() -> dict[str, list[Recipe]]:
 def paper_network_study() -> dict[str, list[Recipe]]:
     """Return, by their methods, the recipes for a network of the papers: our defaults, and the authors' rules, short.
 
-    The authors' rules are GD-UAP's preset "paper": 1,500 iterations of a single picture. Their own 20 pictures at a
-    time take hours on a processor; preset "authors" has them.
+    The authors' rules are GD-UAP's preset "paper", 1,500 iterations of a single picture, on the authors' layers. Their
+    own 20 pictures at a time take hours on a processor; preset "authors" has them.
     """
-    ball = linf(IMAGENET_EPS_255)
+    ball, layers = linf(IMAGENET_EPS_255), features.paper_layers("gd-uap", "googlenet")
     study = {method: [Recipe(method, PAPER_NETWORK, ball)] for method in OVERACTIVATING}
     for method in PRIORS:
-        study[method].append(ablation(method, PAPER_NETWORK, ball, "paper"))
+        rules = METHODS[method].presets["paper"] | {"layers": layers}
+        study[method].append(Recipe(method, PAPER_NETWORK, ball, settings=rules))
     return study
 
 
