@@ -22,7 +22,7 @@ from uaplib.cli import app, main
 from uaplib.experiments import Recipe, images, recipes, store, studies
 from uaplib.models.spec import NETWORKS
 from uaplib.perturbation import UniversalPerturbation
-from uaplib.published import RELEASES
+from uaplib.releases import RELEASES, of_the_matrix
 
 COMMANDS = ["train", "craft", "import", "evaluate", "transfer", "get", "list"]
 
@@ -111,7 +111,12 @@ def test_the_version():
 
 
 def test_list_published():
-    assert succeed("list", "published") == "\n".join([*RELEASES, ""])
+    lines = succeed("list", "published").splitlines()
+    assert [line.split(":")[0] for line in lines[::2]] == list(RELEASES)
+    l2 = next(number for number, line in enumerate(lines) if line.startswith("uap-GoogLeNet-sfr-l2"))
+    assert lines[l2] == "uap-GoogLeNet-sfr-l2: uap of GoogLeNet, l2 ≤ 2000/255"
+    assert lines[l2 + 1].startswith("    read as CWH-BGR-255; known from the defence's code, which turns rows")
+    assert lines[0] == "uap-CaffeNet: uap of CaffeNet, l∞ ≤ 10/255"
 
 
 def test_list_methods_says_what_each_sees_and_costs():
@@ -219,9 +224,9 @@ def test_transfer_of_a_study_keeps_its_cells_with_the_artifacts(clothes, tmp_pat
     assert pd.read_csv(tmp_path / "new" / "small.csv").source.tolist() == ["noise-resnet-mini-linf24-s0"]
 
 
-def test_transfer_names_all_releases(monkeypatch):
+def test_transfer_names_the_releases_of_the_matrix(monkeypatch):
     monkeypatch.setattr(published, "load", lambda name: name)
-    assert set(cli._sources(["published"])) == {f"published:{name}" for name in RELEASES}
+    assert set(cli._sources(["published"])) == {f"published:{name}" for name in of_the_matrix()}
     assert set(cli._sources(["published:fff-VGG-16"])) == {"published:fff-VGG-16"}
 
 
@@ -548,7 +553,10 @@ def test_an_installed_package_crafts_all_into_the_data_folder(monkeypatch, tmp_p
     monkeypatch.setattr(store, "ARTIFACTS", None)
     monkeypatch.setenv("UAPLIB_DATA", str(tmp_path))
     monkeypatch.setenv("UAPLIB_ARTIFACTS", str(tmp_path / "none"))
-    monkeypatch.setattr(studies, "book", lambda: [Recipe("noise", "resnet-mini", linf(24))])
+    noise = Recipe("noise", "resnet-mini", linf(24))
+    controls = studies.TransferStudy([noise], ["resnet-mini"], (), [noise])
+    monkeypatch.setattr(studies, "book", lambda: [noise])
+    monkeypatch.setattr(studies, "control_studies", lambda: {"resnet-mini": controls})
     few = torch.rand(3, 1, 28, 28), torch.arange(3)
     monkeypatch.setattr(images, "_load", lambda model, role, count: few)
     images.at_hand.cache_clear()
@@ -556,6 +564,11 @@ def test_an_installed_package_crafts_all_into_the_data_folder(monkeypatch, tmp_p
     images.at_hand.cache_clear()
     (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
     assert file == tmp_path / "artifacts" / "cells" / "fashion-mnist.jsonl"
+    measured = [cell["source"] for cell in map(json.loads, file.read_text().splitlines())]
+    assert measured == controls.rows
+    with monkeypatch.context() as patch:
+        patch.setattr(studies.TransferStudy, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert invoke("craft", "--all").exit_code == 130
 
 
 FAULTS = {
@@ -611,6 +624,7 @@ def test_what_is_out_of_date_stays_until_something_is_in_its_place(monkeypatch, 
     recipe = Recipe("fff", "vgg-f-mini", linf(24))
     monkeypatch.setattr(store, "ARTIFACTS", tmp_path)
     monkeypatch.setattr(studies, "book", lambda: [recipe])
+    monkeypatch.setattr(studies, "control_studies", dict)
     path = tmp_path / recipe.place
     path.parent.mkdir()
     noise.rename(path)
@@ -632,6 +646,7 @@ def test_an_ablation_that_was_interrupted_at_its_end_is_finished_by_the_next_run
     recipe = recipes.ablation("gd-uap-none", "vgg-f-mini", linf(24), "convolutions")
     monkeypatch.setattr(store, "ARTIFACTS", tmp_path)
     monkeypatch.setattr(studies, "book", lambda: [recipe])
+    monkeypatch.setattr(studies, "control_studies", dict)
     with monkeypatch.context() as patch:
         patch.setattr(Recipe, stop, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         assert invoke("craft", "--all").exit_code != 0

@@ -18,7 +18,7 @@ from uaplib.files import check_writable, checkout
 from uaplib.models.spec import CHAPTER_MODEL, NETWORKS
 from uaplib.names import check_name
 from uaplib.pipeline import commands as book
-from uaplib.releases import LAYOUTS, RELEASES
+from uaplib.releases import LAYOUTS, RELEASES, of_the_matrix
 
 if TYPE_CHECKING:
     import torch
@@ -135,11 +135,7 @@ def craft(
     if every:
         for recipe in studies.book():
             _craft_for_the_book(recipe, place)
-        for controls in studies.control_studies().values():
-            try:
-                controls.measure(place)
-            except KeyboardInterrupt:
-                _interrupted()
+        _measure_controls(place)
         for cells in sorted({recipe.cells for recipe in studies.book()}):
             _compact(cells)
         return
@@ -194,6 +190,17 @@ def _craft_for_the_book(recipe: "Recipe", device: "torch.device") -> None:
         path.unlink()
 
 
+def _measure_controls(device: "torch.device") -> None:
+    """Measure what UAPs stand beside, where it is not there."""
+    from uaplib.experiments import store, studies
+
+    try:
+        for study in studies.control_studies().values():
+            study.measure(device, store.kept_folder())
+    except KeyboardInterrupt:
+        _interrupted()
+
+
 def _compact(cells: str) -> None:
     """Remove the cells of the book that were measured again since."""
     from uaplib.cells import compact
@@ -230,6 +237,7 @@ def _craft(recipe: "Recipe", path: Path, device: "torch.device", replace: bool =
 
 @app.command("import", epilog="Example: `uaplib import perturbation.npy --layout HWC-RGB-255 --out mine.safetensors`.")
 def import_(
+    context: typer.Context,
     file: Annotated[
         Path,
         typer.Argument(
@@ -257,12 +265,15 @@ def import_(
 ) -> None:
     """Bring in a perturbation of someone else's, so that evaluate and transfer take it."""
     if not layout:
+        _refuse_options(context, set(context.params) - {"file", "layout"}, "without a layout nothing is read")
         from uaplib import published
 
         print(published.guess(file).to_string(index=False))
         _say(f"{file} can be read in these ways; choose by --layout, and by --zero and --scale where they differ")
         return
     check_name("layout", layout, LAYOUTS)
+    if eps_l2 is not None:
+        _refuse_options(context, {"eps_255"}, "give one budget")
     target = out or file.with_suffix(".safetensors")
     check_writable(target)
     if target.exists():
@@ -322,8 +333,8 @@ def transfer(
     sources: Annotated[
         list[str] | None,
         typer.Option(
-            help="A file of `uaplib craft`, published:NAME, published for all of them, or noise or a pattern, of the "
-            "first other's size and budget. Repeat it for more."
+            help="A file of `uaplib craft`, published:NAME, published for those of the book's matrix, or noise or a "
+            "pattern, of the first other's size and budget. Repeat it for more."
         ),
     ] = None,
     victims: Annotated[list[str] | None, typer.Option(help="A network to fool. Repeat it for more.")] = None,
@@ -392,7 +403,7 @@ def _sources(names: list[str]) -> dict[str, "UniversalPerturbation"]:
     found, made = {}, [name for name in names if name in METHODS and not METHODS[name].optimised]
     for name in names:
         if name == "published":
-            found |= {f"published:{each}": published.load(each) for each in RELEASES}
+            found |= {f"published:{each}": published.load(each) for each in of_the_matrix()}
         elif name.startswith("published:"):
             found[name] = published.load(name.removeprefix("published:"))
         elif name not in made:
@@ -458,7 +469,10 @@ def list_(
             print(f"{name}: {row.title}\n    sees: {row.sees}; for networks that say: {', '.join(row.tasks)}")
             print(f"    cost: {row.cost}")
     else:
-        print("\n".join(RELEASES))
+        for name, release in RELEASES.items():
+            norm = "l2" if release.norm == "2" else "l∞"
+            print(f"{name}: {release.method} of {release.network}, {norm} ≤ {release.budget_255:g}/255")
+            print(f"    read as {release.layout}; known from {release.proof}")
 
 
 def _list_models() -> None:

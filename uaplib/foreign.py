@@ -1,6 +1,6 @@
 """Arrays in other people's files, as they are there: NumPy, MATLAB, PyTorch, safetensors, HDF5 and PNG.
 
-Nothing is unpickled but tensors. Where a file holds several arrays, the one of a usual name is taken, or none.
+Nothing is unpickled but tensors. Where a file holds several arrays, the only one of a usual name is taken, or none.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,10 +33,15 @@ def array(path: str | Path) -> np.ndarray:
         values = _READERS[kind](path)
     except (ImportError, FileNotFoundError):
         raise
+    except _SeveralError as error:
+        raise ValueError(
+            f"{path} holds several arrays, {error}; the one that counts must be called one of: {', '.join(USUAL)}"
+        ) from None
     except Exception as error:  # each library has errors of its own
         raise ValueError(f"{path} cannot be read as a perturbation in a file of {PROGRAMS[kind]}") from error
     if not (isinstance(values, np.ndarray) and (np.issubdtype(values.dtype, np.floating) or kind == ".png")):
-        raise ValueError(f"{path} does not hold one array of floating-point numbers")
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise ValueError(f"{path} does not hold one array of floating-point numbers, but {kind}")
     return values
 
 
@@ -90,9 +95,18 @@ def _png(path: Path) -> np.ndarray:
         return np.array(picture.convert("RGB"))
 
 
+class _SeveralError(Exception):
+    """Several arrays, of which none or more than one has a usual name."""
+
+
 def _one(values: Mapping[str, Any]) -> Any:
-    usual = [name for name in USUAL if name in values.keys()]  # noqa: SIM118, for numpy's archives
-    (name,) = usual[:1] or values.keys()
+    names = list(values.keys())  # numpy's archives are no whole mappings
+    if len(names) > 1:
+        usual = [name for name in names if name in USUAL]
+        if len(usual) != 1:
+            raise _SeveralError(", ".join(names))
+        names = usual
+    (name,) = names
     return values[name]
 
 

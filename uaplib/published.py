@@ -15,6 +15,7 @@ import torch
 
 from uaplib import foreign, provenance
 from uaplib.balls import NormBall
+from uaplib.checks import real
 from uaplib.files import data_folder, download, sha256
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
@@ -34,8 +35,8 @@ def load(name: str) -> UniversalPerturbation:
     """Return a released perturbation by its name in `RELEASES`, for instance "uap-CaffeNet", from the data folder.
 
     Where it is not there, it is downloaded. The file's SHA-256 is checked, then what was read from it: its range, its
-    saturation and its l2 norm. Raises ValueError for an unknown name (nearest names given) or a file that is not what
-    it says, FileNotFoundError when it can be had nowhere, ImportError where it is a file of HDF5 and h5py is missing.
+    saturation, its l2 norm and its digest. Raises ValueError for an unknown name (nearest names given) or a file that
+    is not what it says, FileNotFoundError when it can be had nowhere, ImportError where h5py is needed and missing.
     """
     release = RELEASES[check_name("name", name, RELEASES)]
     path = file_of(name)
@@ -43,7 +44,8 @@ def load(name: str) -> UniversalPerturbation:
     if sha256(path) != release.sha256:
         raise ValueError(f"{path} is damaged or another file: it does not have the SHA-256 of {name}")
     ball, about = ball_of(name), {"method": release.method, "source": release.network}
-    found = _in_its_ball(_pixels(foreign.array(path), path, release.layout, scale=release.scale), ball, path, **about)
+    values = _pixels(foreign.array(path), path, release.layout, scale=release.scale)
+    found = _in_its_ball(values, ball, path, layout=release.layout, **about)
     _check_facts(found, release, path)
     return found
 
@@ -79,13 +81,26 @@ def read(
     scale: the value that stands for no change is taken off, and the rest multiplied; by default 128 of a PNG and 0 of
     all else, and 1. A PNG that was stretched to its whole range has zero=127.5 and scale=eps_255 / 127.5.
 
-    Raises FileNotFoundError when there is no such file, ValueError when it cannot be read, has another shape than the
-    layout says, is not finite, exceeds the budget or does not use half of it (both are signs of another unit).
+    What half precision has rounded out of the budget is projected onto it again.
+
+    Raises FileNotFoundError when there is no such file, ImportError where h5py is needed and missing, ValueError or
+    TypeError for a bad argument, and ValueError when the file cannot be read, has another shape than the layout says,
+    is not finite, exceeds the budget or does not use half of it (both are signs of another unit).
     """
     check_name("layout", layout, LAYOUTS)
-    values = _pixels(foreign.array(path), Path(path), layout, std=std, zero=zero, scale=scale)
+    given = real(scale=scale, **({} if zero is None else {"zero": zero}))
+    found = foreign.array(path)
+    values = _pixels(found, Path(path), layout, std=std, **given)
     ball = NormBall(np.inf, eps_255 / 255) if eps_l2 is None else NormBall(2, eps_l2)
+    if _is_half(found) and ball.norm(values) <= (1 + torch.finfo(torch.bfloat16).eps) * ball.eps:
+        values = ball.project(values)
     return _in_its_ball(values, ball, Path(path), layout=layout, method=method, source=source)
+
+
+def _is_half(values: np.ndarray) -> bool:
+    """Whether half precision can hold the values."""
+    exact = torch.from_numpy(np.ascontiguousarray(values, np.float32))
+    return any(torch.equal(exact, exact.to(dtype).float()) for dtype in (torch.float16, torch.bfloat16))
 
 
 def _pixels(
@@ -101,6 +116,8 @@ def _pixels(
     axes, colours, unit = layout.split("-")
     if (unit == "std") != (std is not None):
         raise ValueError(f"layout={layout!r} {'needs' if unit == 'std' else 'takes no'} std, the network's divisors")
+    if std is not None and not (len(std) == 3 and all(value > 0 for value in std)):
+        raise ValueError(f"std must be three numbers above 0, for red, green and blue, not {std}")
     values = values[0] if values.ndim == 4 and len(values) == 1 else values
     if values.ndim != 3 or values.shape[axes.index("C")] != 3:
         raise ValueError(f"{path} has shape {values.shape}, which is not three channels in the layout {layout}")
@@ -112,12 +129,10 @@ def _pixels(
 
 
 def _in_its_ball(
-    values: torch.Tensor, ball: NormBall, path: Path, *, layout: str = "", method: str, source: str
+    values: torch.Tensor, ball: NormBall, path: Path, *, layout: str, method: str, source: str
 ) -> UniversalPerturbation:
     """The perturbation, if it uses at least half of its budget and no more than all of it."""
     norm = ball.norm(values).item()
-    if 1.00001 * ball.eps < norm <= (1 + torch.finfo(torch.bfloat16).eps) * ball.eps:  # kept in half precision
-        values, norm = ball.project(values), ball.eps
     if not 0.5 * ball.eps <= norm <= 1.00001 * ball.eps:  # false for NaN, too
         raise ValueError(
             f"{path} {_size(norm, ball)} in the layout {layout}, and the budget is {_budget(ball)}: "
@@ -134,57 +149,61 @@ def _budget(ball: NormBall) -> str:
     return f"{255 * ball.eps:g}/255" if ball.p != 2 else f"{ball.eps:g}"
 
 
-AXES = {"H": "rows", "W": "columns", "C": "colours"}
-SMALLEST_255, LARGEST_255 = 1, 64  # a perturbation is hardly seen, and hardly nothing
-TYPICAL_STD = 0.226  # of a channel of ImageNet's photographs
-
-
-def guess(path: str | Path) -> "pd.DataFrame":
-    """Return all readings of a file that give a perturbation, and what each would mean: a row for each layout.
-
-    Nothing in an array says whether rows or columns come first, or red or blue. Columns: layout, as `read` takes it;
-    zero and scale, as `read` takes them; axes and first, in words; height and width; largest_255, the largest value in
-    255ths, and l2_255, the l2 norm, by which published ones are recognised; and unit, in words. Of layouts in units of
-    a network's input these two are about right, for the std is not known. Raises as `read` does, and ValueError when no
-    reading makes sense.
-    """
-    import pandas as pd
-
-    path = Path(path)
-    values = foreign.array(path)
-    rows = [row for layout in LAYOUTS for row in _readings(values, path, layout)]
-    if not rows:
-        raise ValueError(
-            f"{path} is no perturbation in any layout: shape {values.shape}, largest value {np.abs(values).max():g}"
-        )
-    return pd.DataFrame(rows)
-
-
-def _readings(values: np.ndarray, path: Path, layout: str) -> Iterator[dict]:
-    """What a file is in one layout, if a perturbation; of a PNG in two ways."""
-    axes, colours, unit = layout.split("-")
-    ways = [{"zero": 0, "scale": 1.0}]
-    if path.suffix.lower() == ".png":  # whole numbers, of 255
-        ways = [{"zero": 128, "scale": 1.0}, {"zero": 127.5, "scale": EPS_255 / 127.5}] if unit == "255" else []
-    for how in ways:
-        try:
-            found = _pixels(values, path, layout, std=[TYPICAL_STD] * 3 if unit == "std" else None, **how)
-        except ValueError:
-            continue
-        largest = 255 * found.abs().max().item()
-        if SMALLEST_255 <= largest <= LARGEST_255:
-            yield {
-                "layout": layout, **how, "axes": ", ".join(AXES[axis] for axis in axes),
-                "first": "red" if colours == "RGB" else "blue", "height": found.shape[2], "width": found.shape[3],
-                "largest_255": round(largest, 2), "l2_255": round(255 * found.norm().item(), 1), "unit": _UNITS[unit],
-            }  # fmt: skip
-
-
+_AXES = {"H": "rows", "W": "columns", "C": "colours"}
 _UNITS = {
     "255": "10/255 is written as 10",
     "1": "10/255 is written as 0.039",
     "std": "10/255 is written as about 0.17: divided by the network's std",
 }
+_PLAUSIBLE_255 = 0.3, 64  # root mean square of a perturbation that is neither nothing nor a picture of its own
+_TYPICAL_STD = 0.226  # of a channel of ImageNet's photographs
+
+
+def guess(path: str | Path) -> "pd.DataFrame":
+    """Return all plausible readings of a file, and what each would mean: a row for each layout.
+
+    Nothing in an array says whether rows or columns come first, or red or blue. Columns: layout, as `read` takes it;
+    zero and scale, as `read` takes them; axes and first, in words; height and width; largest_255, the largest value in
+    255ths, and l2_255, the l2 norm, by which published ones are recognised; and unit, in words. Of layouts in units of
+    a network's input these two are about right, for the std is not known. Where the largest value is 1, or the file is
+    a PNG, it may have been stretched: then the budget is taken to be 10/255.
+
+    Raises as `read` does, and ValueError when no reading gives a perturbation.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    values = foreign.array(path)
+    rows = [row for layout in LAYOUTS for row in _readings(values, path, layout)] if values.size else []
+    if not rows:
+        largest = f", largest value {np.abs(values).max():g}" if values.size else ""
+        raise ValueError(f"{path} is no perturbation in any layout: shape {values.shape}{largest}")
+    return pd.DataFrame(rows)
+
+
+def _readings(values: np.ndarray, path: Path, layout: str) -> Iterator[dict]:
+    """What a file is in one layout, where that is plausible."""
+    axes, colours, unit = layout.split("-")
+    for how in _ways(values, path, unit):
+        try:
+            found = _pixels(values, path, layout, std=[_TYPICAL_STD] * 3 if unit == "std" else None, **how)
+        except ValueError:
+            continue
+        largest, size = 255 * found.abs().max().item(), 255 * found.square().mean().sqrt().item()
+        if _PLAUSIBLE_255[0] <= size <= _PLAUSIBLE_255[1] and largest <= 255:
+            yield {
+                "layout": layout, **how, "axes": ", ".join(_AXES[axis] for axis in axes),
+                "first": "red" if colours == "RGB" else "blue", "height": found.shape[2], "width": found.shape[3],
+                "largest_255": round(largest, 2), "l2_255": round(255 * found.norm().item(), 1), "unit": _UNITS[unit],
+            }  # fmt: skip
+
+
+def _ways(values: np.ndarray, path: Path, unit: str) -> list[dict]:
+    """How values may have been coded, as `zero` and `scale` of `read`."""
+    plain, stretched = {"zero": 0, "scale": 1.0}, {"zero": 0, "scale": float(EPS_255)}
+    if path.suffix.lower() == ".png":  # whole numbers, of 255
+        return [{"zero": 128, "scale": 1.0}, {"zero": 127.5, "scale": EPS_255 / 127.5}] if unit == "255" else []
+    return [plain, stretched] if unit == "255" and np.isclose(np.abs(values).max(), 1) else [plain]
 
 
 def _check_facts(found: UniversalPerturbation, release: Release, path: Path) -> None:

@@ -15,6 +15,7 @@ LAYOUTS = tuple(map("-".join, product(("HWC", "WHC", "CHW", "CWH"), ("RGB", "BGR
 _ORIGINS = {
     "lts4": "LTS4/universal/2e5ab1544a5c0ea53f07b6c21dbecb6053bb1ca1",
     "fff": "val-iisc/fast-feature-fool/d7370fe0259a659c0f32be0002cdcd13145219c6",
+    "gd-uap": "val-iisc/GD-UAP/26ec96911c2c63cec7f2c7aa23c075973638eb8b",
     "port": "psandovalsegura/pytorch-gd-uap/e49a61bb7d53748c8a8eb6a35323b1f994533d65",
     "sfr": "tsborkar/Selective-feature-regeneration/b5e2b93a94e2e7ca0bf2b5fa99676607cb8819ce",
 }
@@ -46,6 +47,11 @@ class Release(NamedTuple):
     saturation: float | None
     l2_255: float
     proof: str
+
+
+def of_the_matrix() -> list[str]:
+    """Return the names of those in the book's transfer matrix, all of 10/255: of UAP, FFF and a port of GD-UAP."""
+    return [name for name, release in RELEASES.items() if release.origin in ("lts4", "fff", "port")]
 
 
 def _release(row: dict[str, str]) -> Release:

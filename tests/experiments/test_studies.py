@@ -8,12 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from uaplib import controls, models, perturbation, provenance, published, transfer
+from uaplib import controls, features, models, perturbation, provenance, published, releases, transfer
 from uaplib.attacks import METHODS
 from uaplib.balls import NormBall, linf
 from uaplib.controls import CONTROLS
 from uaplib.experiments import Recipe, images, recipes, store, studies
-from uaplib.releases import RELEASES
 
 weights = recipes.weights_sha256
 MATRIX_METHODS = {"noise", "uap", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-data"}
@@ -110,8 +109,8 @@ def test_the_transfer_studies_have_every_method_on_every_network():
         made = [(r.method, r.model) for r in found[name].recipes]
         assert sorted(made) == sorted(product(MATRIX_METHODS, networks))
         assert list(found[name].victims) == list(networks)
-        assert list(found[name].released) == [each for each, r in RELEASES.items() if r.origin != "sfr"]
-        assert list(found[name].controlled) == [recipe for recipe in found[name].recipes if recipe.method == "uap"]
+        assert list(found[name].released) == releases.of_the_matrix()
+        assert found[name].controlled == ()
         assert found[name].cells == "cells/imagenet-samples.jsonl"
         assert {(r.ball, r.seed) for r in found[name].recipes} == {(linf(10), 0)}
         assert {(r.images, r.all_settings["max_passes"]) for r in found[name].recipes if r.method == "uap"} == {
@@ -148,6 +147,50 @@ def test_nothing_was_optimised_in_the_study_of_patterns():
         assert [recipe.method for recipe in listed] == list(studies.NOT_OPTIMISED)
         assert {recipe.model for recipe in listed} == {model}
         assert {recipe.ball for recipe in listed} == {linf(24) if model in models.names() else linf(10)}
+
+
+def test_the_study_of_the_papers_network_has_our_defaults_and_the_authors_rules_on_their_layers():
+    study = studies.paper_network_study()
+    assert list(study) == ["noise", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-data"]
+    assert {(r.model, r.ball, r.seed) for each in study.values() for r in each} == {("googlenet-caffe", linf(10), 0)}
+    assert all(each[0].settings == {} for each in study.values())
+    layers = features.paper_layers("gd-uap", "googlenet")
+    for method in studies.PRIORS:
+        (ours, theirs), rules = study[method], METHODS[method].presets["paper"]
+        assert theirs.all_settings == ours.all_settings | rules | {"layers": layers}
+        assert (theirs.all_settings["learning_rate"], theirs.all_settings["halve_every"]) == (0.1 / 255, None)
+    assert [len(each) for each in study.values()] == [1, 1, 2, 2, 2]
+
+
+def test_uaps_of_large_networks_stand_beside_their_controls_and_beside_what_nobody_optimised():
+    found = studies.control_studies()
+    assert list(found) == [*studies.IMAGENET_MODELS, "mobilenet-v1-0.25"]
+    for model, study in found.items():
+        (uap,) = study.controlled
+        assert (uap.method, uap.model, list(study.victims), study.released) == ("uap", model, [model], ())
+        assert list(study.recipes) == [*studies.pattern_study()[model], uap]
+        assert {recipe.ball for recipe in study.recipes} == {linf(10)}
+    small = studies.uap_on_photographs()
+    assert found["mobilenet-v1-0.25"].controlled == [small]
+    assert (small.images, small.all_settings["max_passes"], small.seed) == (900, 15, 0)
+    assert set(found["efficientnet-lite1"].recipes) & set(studies.transfer_studies()["imagenet"].recipes)
+
+
+@pytest.mark.usefixtures("clothes")
+def test_a_study_measures_what_is_missing_and_keeps_it(folders, monkeypatch):
+    monkeypatch.setattr(studies, "images_for", lambda model, role: [t[:20] for t in images.images_for(model, role)])
+    noise = Recipe("noise", "resnet-mini", linf(24))
+    study = studies.TransferStudy([noise], ["resnet-mini"], (), [noise])
+    found = study.measure()
+    assert list(found.pivot().index) == study.rows
+    assert set(found.table.n) == {20}
+    kept = (store.own_folder() / study.cells).read_bytes()
+    assert len(kept.splitlines()) == len(study.rows)
+    study.measure()
+    assert (store.own_folder() / study.cells).read_bytes() == kept
+    assert not (store.kept_folder() / study.cells).exists()
+    study.measure(folder=store.kept_folder())
+    assert (store.kept_folder() / study.cells).exists()
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ DATA_SETS = {
         size=28,
     ),
     "imagenet-samples": DataSet(
-        title="1,000 ImageNet samples",
+        title="1,000 ImageNet samples, and nips2017 to evaluate on",
         module="pictures",
         licence="ImageNet's terms: non-commercial research and education; the samples' own page names no licence",
         get="git clone --depth 1 {url} {folder}",
@@ -133,7 +133,8 @@ def load(name: str, role: str, count: int | None = None, preprocessing: Callable
 
     name: one of `DATA_SETS`. role: "crafting", "selection" or "evaluation", three disjoint sets; of labelled scenes
     also "foreground": of the first 300 (or `count`) crafting scenes the 28 % with most objects, most first.
-    preprocessing: from a picture to an image (`uaplib.models.preprocessing`), for data sets of photographs.
+    preprocessing: from a picture to an image (`uaplib.models.preprocessing`), for data sets of photographs. Of
+    "imagenet-samples", those of "nips2017" evaluate: see `uaplib.data.pictures.for_role`.
 
     The result is the data set's own named tuple: `images` (N, C, H, W), float32 in [0, 1], then, as far as they are
     known, `labels`, int64, (N,) or (N, H, W), and `depth` (N, H, W), float32 in metres.

@@ -17,6 +17,7 @@ from uaplib.files import checkout, data_folder
 
 ABOUT = DATA_SETS["nips2017"]
 COUNT = 1000
+_ENDINGS = (".png", ".jpg", ".jpeg")
 
 
 def folder() -> Path:
@@ -29,7 +30,7 @@ def pictures() -> Pictures:
 
     Raises FileNotFoundError where one of them is not there.
     """
-    found = {file.stem: file for file in (folder() / "images").glob("*.*") if file.suffix in (".png", ".jpg", ".JPEG")}
+    found = {file.stem: file for file in (folder() / "images").glob("*.*") if file.suffix.lower() in _ENDINGS}
     rows = [row for row in _table() if row["ImageId"] in found]
     if len(rows) != COUNT:
         raise FileNotFoundError(

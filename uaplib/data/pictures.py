@@ -9,6 +9,7 @@ import importlib.util
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -114,29 +115,38 @@ def for_role(role: str) -> Pictures:
     """Return the photographs that play a role: "crafting", "selection" or "evaluation", three disjoint sets.
 
     The images of NIPS 2017 evaluate, 900 of the samples craft, 100 select. Where NIPS 2017's are missing, the last 600
-    of the 900 evaluate and 300 craft; where the samples are missing, foolbox's twenty pictures take their place (6, 2
-    and 12). A warning says so where the role is played by others than that. The first 300 crafting photographs and the
-    100 that select are the same with and without NIPS 2017's.
+    of the 900 evaluate, with a warning, and 300 craft; where the samples are missing, foolbox's twenty pictures take
+    their place (6, 2 and 12), with a warning. The first 300 crafting photographs and the 100 that select are the same
+    with and without NIPS 2017's.
 
     Raises ValueError for another role, FileNotFoundError where there is no picture at all.
     """
     check_name("role", role, PARTS)
-    try:
-        evaluation, missing = data.nips2017.pictures(), None
-    except FileNotFoundError as error:
-        evaluation, missing = None, error
-    if evaluation and role == "evaluation":
-        return evaluation
+    if role == "evaluation":
+        return _to_evaluate_on()
     found = _samples_or_twenty(role)
-    if found.source == TWENTY:
-        return found
-    if evaluation and role == "crafting":
+    if role == "crafting" and found.source != TWENTY and _nips_2017_is_here():
         rest = samples("evaluation")  # on which nobody is evaluated then
         files, classes = [*found.files, *rest.files], [*found.classes, *rest.classes]
         return Pictures(files, classes, "900 of the 1,000 ImageNet samples")
-    if missing and role == "evaluation":
-        warnings.warn(f"evaluated on {found.source}: {' '.join(str(missing).split())}", stacklevel=2)
     return found
+
+
+def _to_evaluate_on() -> Pictures:
+    try:
+        return data.nips2017.pictures()
+    except FileNotFoundError as missing:
+        found = _samples_or_twenty("evaluation")
+        if found.source != TWENTY:
+            warnings.warn(f"evaluated on {found.source}: {' '.join(str(missing).split())}", stacklevel=3)
+        return found
+
+
+def _nips_2017_is_here() -> bool:
+    with suppress(FileNotFoundError):
+        data.nips2017.pictures()
+        return True
+    return False
 
 
 def _samples_or_twenty(part: str) -> Pictures:

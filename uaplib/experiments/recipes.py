@@ -38,7 +38,7 @@ OPTIONS = {"images": "images", "max_passes": "passes", "target_rate": "target-ra
 
 @cache
 def weights_sha256(model: str) -> str:
-    """Return the digest of the named model's weights: on record where they are downloaded, else computed once."""
+    """Return the digest of the named model's weights, computed once where its row does not have it."""
     return models.find(model).weights_sha256 or provenance.weights_sha256(models.load(model))
 
 
@@ -187,7 +187,8 @@ class Recipe:
         """How many images it crafts on: by default, where its name does not say how many, at most what there is."""
         there = data.most(models.find(self.model).data_set, self.all_settings["role"])
         if self.images > there and ("images" in self.settings or "images" in self.row.name_parts):
-            raise ValueError(f"images={self.images} is more than the {there} crafting images there are")
+            origin = images_from(self.model, self.all_settings["role"])
+            raise ValueError(f"images={self.images} is more than the {there} crafting images there are, {origin}")
         return min(self.images, there)
 
     def identity(self, record: Record = at_hand) -> dict:

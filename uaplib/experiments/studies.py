@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from uaplib import features, models, provenance, published
+from uaplib import features, models, provenance, published, releases
 from uaplib.attacks import METHODS
 from uaplib.balls import NormBall, linf
 from uaplib.cells import LABELS
@@ -36,10 +36,9 @@ SIZE_PASSES = 3  # 4,000 images take minutes a pass
 IMAGENET_MODELS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 SMALL_MODEL = "mobilenet-v1-0.25"  # 0.5 million parameters, 128 pixels
 PAPER_NETWORK = "googlenet-caffe"  # for which the papers have numbers
-OTHERS = ("googlenet-caffe", "squeezenet1_1-caffe", "tiny-darknet", SMALL_MODEL)  # other families than the Lites
+OTHERS = (PAPER_NETWORK, "squeezenet1_1-caffe", "tiny-darknet", SMALL_MODEL)  # other families than the Lites
 IMAGENET_EPS_255, IMAGENET_SEEDS, TRANSFER_SEEDS = 10, 3, 3
 PAPER_NETWORKS = ("alexnet", "googlenet", "vgg16", "vgg19", "resnet152")
-MAKERS = ("lts4", "fff", "port")  # of released perturbations; others collected theirs
 KEPT_STUDIES = ("fashion-mnist", "imagenet")
 OVERACTIVATING = ("noise", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-data")
 NOT_OPTIMISED = tuple(name for name, row in METHODS.items() if not row.optimised)
@@ -201,14 +200,17 @@ class TransferStudy:
             found |= _controls(recipe, recipe.load_or_craft())
         return found
 
-    def measure(self, device: str | torch.device = "cpu") -> "TransferMatrix":
-        """Return the matrix after what is missing or out of date was measured, and keep its cells for the book."""
+    def measure(self, device: str | torch.device = "cpu", folder: Path | None = None) -> "TransferMatrix":
+        """Return the matrix after what is missing or out of date was measured.
+
+        Cells are kept in a folder of artifacts, the reader's own by default.
+        """
         from uaplib import transfer
 
         def test(victim: str) -> tuple[torch.Tensor, torch.Tensor]:
             return images_for(victim, "evaluation")
 
-        cells = store.kept_folder() / self.cells
+        cells = (folder or store.own_folder()) / self.cells
         return transfer.transfer_matrix(self.sources(), self.victims, test, device=device, cells=cells, progress=True)
 
 
@@ -249,14 +251,14 @@ def _large(networks: Sequence[str]) -> TransferStudy:
     ball = linf(IMAGENET_EPS_255)
     rows = [Recipe(method, model, ball) for model in networks for method in OVERACTIVATING]
     rows += [Recipe("uap", model, ball, settings={"images": 300, "max_passes": 3}) for model in networks]
-    released = [name for name, release in RELEASES.items() if release.origin in MAKERS]
+    released = releases.of_the_matrix()
     return TransferStudy(rows, networks, released)
 
 
 def control_studies() -> dict[str, TransferStudy]:
-    """Return, by their networks, UAPs of large networks, which use little of their budget, beside their controls.
+    """Return, by their networks, UAPs of networks for photographs, which use little of their budget, and controls.
 
-    And beside what nobody optimised, at the same budget.
+    Beside them stands what nobody optimised, at the same budget.
     """
     uaps = [recipe for recipe in transfer_studies()["imagenet"].recipes if recipe.method == "uap"]
     return {
@@ -267,11 +269,11 @@ def control_studies() -> dict[str, TransferStudy]:
 
 def book() -> list[Recipe]:
     """Return every recipe that the book's chapters load with their default parameters, once."""
-    by_question = [uap_study(), pattern_study(), paper_network_study()]
-    listed = [*chain(*(recipes for study in by_question for recipes in study.values()))]
-    listed += [recipe for recipes in ablation_study().values() for recipe in recipes.values()]
-    listed += [uap_on_photographs(), *imagenet_study(), *mini_study(), *dense_study()]
+    listed = [*chain(*uap_study().values()), *chain(*(study.values() for study in ablation_study().values()))]
+    listed += [*imagenet_study(), *mini_study(), *dense_study()]
     listed += [recipe for name in KEPT_STUDIES for recipe in transfer_studies()[name].recipes]
+    # Last come those for whose networks files have to be downloaded.
+    listed += [*chain(*pattern_study().values(), *paper_network_study().values()), uap_on_photographs()]
     return list(dict.fromkeys(listed))
 
 
