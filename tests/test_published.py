@@ -411,8 +411,6 @@ def test_std_is_for_the_networks_unit_and_for_nothing_else(tmp_path, layout, std
 
 @pytest.mark.parametrize("name", RELEASES)
 def test_a_guess_has_the_reading_of_every_release(name, released):
-    if RELEASES[name].file.endswith(".h5"):
-        pytest.importorskip("h5py")
     assert RELEASES[name].layout in set(published.guess(released(name)).layout)
 
 

@@ -4,14 +4,15 @@ import pytest
 
 from tests.conftest import or_skip
 from uaplib import published
-from uaplib.data import camvid, fashion_mnist, pictures
+from uaplib.data import camvid, fashion_mnist, nips2017, pictures
 from uaplib.experiments import images, images_for
 
 FOLDERS = {
     "nothing": [],
     "what a failed download once left": [
         "fashion-mnist", "imagenet-samples", *(f"published-perturbations/{name}" for name in
-        ("universal-lts4", "fast-feature-fool", "pytorch-gd-uap")),
+        ("universal-lts4", "fast-feature-fool", "pytorch-gd-uap", "gd-uap", "selective-feature-regeneration")),
+        "nips2017/images",
         *(f"camvid/{split}{part}" for split in ("train", "val", "test") for part in ("", "annot")),
     ],
 }  # fmt: skip
@@ -34,6 +35,7 @@ def empty(request, no_data):
         (images_for, ["unet-camvid", "evaluation"], "CamVid's 233 scenes for test were not found"),
         (camvid.load, ["val"], "CamVid's 101 scenes for val were not found"),
         (pictures.samples, ["crafting"], "the 1,000 ImageNet samples were not found"),
+        (nips2017.pictures, [], "NIPS 2017's 1,000 images and dev_dataset.csv were not found"),
     ],
 )
 def test_a_loader_without_its_files_skips_the_test_and_says_which(empty, load, arguments, file):
@@ -56,7 +58,9 @@ def test_nothing_but_a_missing_file_skips_a_test(error):
         or_skip(load)
 
 
-@pytest.mark.parametrize("name", ["uap-VGG-16", "fff-CaffeNet", "gd-uap-none-ResNet-50"])
+@pytest.mark.parametrize(
+    "name", ["uap-VGG-16", "fff-CaffeNet", "gd-uap-none-ResNet-50", "gd-uap-data-VGG-F-authors", "uap-VGG-F-sfr"]
+)
 def test_a_released_file_is_asked_for_by_its_name(empty, released, name):
     file = published.file_of(name)
     with pytest.raises(pytest.skip.Exception, match="is not there") as caught:
