@@ -457,12 +457,12 @@ def test_the_reproduction_is_of_the_releases_as_they_are_read_now():
     assert set(found.n) == {1000}
     assert (found.low < found.fooling_rate).all()
     assert (found.fooling_rate < found.high).all()
-    assert len(set(zip(found.set, found.resize, found.pictures_sha256, strict=True))) == 3
+    assert (found.groupby(["set", "resize"]).pictures_sha256.nunique() == 1).all()
 
 
 def test_read_rightly_each_file_that_others_could_misread_fools_most():
     found = published.reproduction()
-    alike = found[(found.set == "nips2017") & found.clip]
+    alike = found[(found.set == "nips2017") & found["clip"]]
     for name in ("uap-GoogLeNet", "uap-GoogLeNet-sfr-1"):
         rates = alike[alike.perturbation == name].set_index("layout").fooling_rate
         assert len(rates) == 4
@@ -470,8 +470,18 @@ def test_read_rightly_each_file_that_others_could_misread_fools_most():
         assert rates.max() > rates.drop(RELEASES[name].layout).max() + 4
 
 
-def test_on_the_papers_network_the_released_uap_fools_as_many_as_the_paper_says():
+@pytest.mark.parametrize(
+    ("name", "of_the_paper"),
+    [
+        ("uap-GoogLeNet", 78.9),
+        ("gd-uap-none-GoogLeNet-authors", 58.62),
+        ("gd-uap-range-GoogLeNet-authors", 71.44),
+        ("gd-uap-data-GoogLeNet-authors", 83.54),
+    ],
+)
+def test_on_the_papers_network_the_releases_fool_about_as_many_as_the_papers_say(name, of_the_paper):
+    """The papers' photographs are others, so their numbers need not lie within the interval."""
     found = published.reproduction()
-    row = found[(found.perturbation == "uap-GoogLeNet") & (found.layout == RELEASES["uap-GoogLeNet"].layout)]
-    unclipped = row[~row.clip & (row.set == "nips2017")].iloc[0]
-    assert unclipped.fooling_rate == pytest.approx(78.9, abs=5)
+    alike = found[(found.set == "nips2017") & ~found["clip"] & (found.layout == RELEASES[name].layout)]
+    (rate,) = alike[alike.perturbation == name].fooling_rate
+    assert rate == pytest.approx(of_the_paper, abs=5)

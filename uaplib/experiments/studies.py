@@ -81,14 +81,13 @@ def pattern_study() -> dict[str, list[Recipe]]:
 def paper_network_study() -> dict[str, list[Recipe]]:
     """Return, by their methods, the recipes for a network of the papers: our defaults, and the authors' rules, short.
 
-    The authors' rules are GD-UAP's preset "paper", 1,500 iterations of a single picture, on the authors' layers. Their
-    own 20 pictures at a time take hours on a processor; preset "authors" has them.
+    The authors' rules are GD-UAP's preset "paper", 1,500 iterations of a single picture, on the authors' layers,
+    without data. Their own 20 pictures at a time take hours on a processor; preset "authors" has them.
     """
     ball, layers = linf(IMAGENET_EPS_255), features.paper_layers("gd-uap", "googlenet")
-    study = {method: [Recipe(method, PAPER_NETWORK, ball)] for method in OVERACTIVATING}
-    for method in PRIORS:
-        rules = METHODS[method].presets["paper"] | {"layers": layers}
-        study[method].append(Recipe(method, PAPER_NETWORK, ball, settings=rules))
+    study = {method: [Recipe(method, PAPER_NETWORK, ball)] for method in OVERACTIVATING if method != "gd-uap-data"}
+    rules = METHODS["gd-uap-none"].presets["paper"] | {"layers": layers}
+    study["gd-uap-none"].append(Recipe("gd-uap-none", PAPER_NETWORK, ball, settings=rules))
     return study
 
 
