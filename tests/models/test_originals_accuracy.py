@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import or_skip
 from tests.models.test_originals import load
-from uaplib import metrics, models, provenance
+from uaplib import features, metrics, models, provenance
 from uaplib.data import nips2017, pictures
 from uaplib.models.spec import ORIGINALS
 
@@ -94,3 +94,24 @@ def test_gradients_are_those_of_finite_differences(name):
             change[place] = step
             difference = ((model(image + change) - model(image - change)) @ direction).item() / (2 * step)
             assert gradient[place].item() == pytest.approx(difference, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name, row in ORIGINALS.items() if row.structure])
+def test_the_structure_without_the_files_has_the_layers_of_the_network(name, no_data):
+    structure = models.structure(name)
+    chosen = features.choose(structure, structure.mean_image(), "blocks")
+    with pytest.raises(FileNotFoundError):
+        models.load(name)
+    assert not structure.training
+    assert {layer.name.rpartition(".")[2][:4] for layer in chosen} <= {"ince", "fire"}
+    assert len(chosen) > 7
+
+
+@pytest.mark.parametrize("name", [name for name, row in ORIGINALS.items() if row.structure])
+def test_the_structure_fires_as_the_loaded_network_does(name):
+    loaded, structure = load(name), models.structure(name)
+    for kind in features.KINDS:
+        assert features.choose(loaded, loaded.mean_image(), kind) == features.choose(
+            structure, structure.mean_image(), kind
+        )
+    assert models.structure("resnet-mini").state_dict().keys() == models.load("resnet-mini").state_dict().keys()

@@ -435,7 +435,7 @@ def _hashable(layers: str | list[str] | None) -> str | tuple[str, ...] | None:
 @cache
 def _layers(model: str, selection: str | tuple[str, ...] | None) -> list[str]:
     """The layers that a method watches, as they stand in its record."""
-    network = models.load(model)
+    network = models.structure(model)
     chosen = features.choose(network, network.mean_image(), selection or features.default_kind(network))
     return features.record(chosen)["layers"]
 

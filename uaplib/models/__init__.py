@@ -16,6 +16,7 @@ from uaplib.models.registry import (
     pretrained_names,
     register,
     says,
+    structure,
     trained_here,
     weights_file,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "check_model_name",
     "find",
     "load",
+    "structure",
     "names",
     "preprocessing",
     "pretrained_names",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,6 +125,20 @@ def build(name: str) -> Normalized:
 
 def _normalized(network: Network) -> Normalized:
     return models.Normalized(network.build(), network.mean, network.std, network.size)
+
+
+def structure(name: str) -> Normalized:
+    """Return the named network in evaluation mode, with random weights where its own would have to be downloaded.
+
+    It has the layers of the loaded one. Raises as `load` does where it cannot be made without its files.
+    """
+    import torch
+
+    network = find(name)
+    if not network.structure:
+        return load(name)
+    with torch.random.fork_rng(devices=[]):
+        return _normalized(replace(network, build=network.structure)).eval()
 
 
 def load(name: str, device: str | torch.device = "cpu", weights: str | Path | None = None) -> Normalized:

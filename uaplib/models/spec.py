@@ -6,7 +6,7 @@ It is read without PyTorch: a builder imports what it needs when it is called.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from uaplib import data, models  # packages that import their modules when these are used
@@ -38,7 +38,8 @@ class Network:
     one number per channel, in units of [0, 1]. resize, interpolation: for photographs, whose short side is resized to
     `resize` and whose centre is cropped to `size`. training: for networks that this library trains. source: in words,
     where the weights of the others come from. licence: of the weights. weights_sha256: their digest
-    (`uaplib.provenance.weights_sha256`) where they have to be downloaded, so that results of them are known without.
+    (`uaplib.provenance.weights_sha256`) where they have to be downloaded, so that results of them are known without;
+    structure: where that is so, makes the network with random weights, if it can be made without its files.
 
     Raises ValueError for an unknown data set or task, and for photographs without `resize`.
     """
@@ -55,6 +56,7 @@ class Network:
     source: str = ""
     licence: str = ""
     weights_sha256: str = ""
+    structure: Callable[[], nn.Module] | None = None
 
     def __post_init__(self):
         """Check what the rest of the library relies on."""
@@ -132,10 +134,12 @@ _CAFFE = {"mean": (123 / 255, 117 / 255, 104 / 255), "std": (1 / 255,) * 3}  # t
 _EIGHT_BIT = {"mean": (128 / 255,) * 3, "std": (128 / 255,) * 3}  # the files' (x - 128) / 128, almost 2 x - 1
 
 
-def _caffe(build: Callable[[], nn.Module], size: int, licence: str, weights_sha256: str) -> Network:
+def _caffe(
+    build: Callable[[], nn.Module], structure: Callable[[], nn.Module], size: int, licence: str, weights_sha256: str
+) -> Network:
     """A network of Caffe's model zoo."""
     source = "github.com/chaosmail/caffejs, models: Caffe's layers as files of numbers"
-    return _original(build, size, 256, _CAFFE, source, licence, weights_sha256)
+    return replace(_original(build, size, 256, _CAFFE, source, licence, weights_sha256), structure=structure)
 
 
 def _mobilenet(build: Callable[[], nn.Module], size: int, resize: int, weights_sha256: str) -> Network:
@@ -170,12 +174,14 @@ def _original(
 ORIGINALS = {  # read from the files of their authors
     "googlenet-caffe": _caffe(
         lambda: models.caffe.googlenet(),
+        lambda: models.caffe.GoogLeNet(),
         224,
         "released by BVLC for unrestricted use",
         "dc674a2dbbb564588f26b141b76815eba46ff7e11ba184932f3d928ab4a6d043",
     ),
     "squeezenet1_1-caffe": _caffe(
         lambda: models.caffe.squeezenet(),
+        lambda: models.caffe.SqueezeNet(),
         227,
         "BSD",
         "886653e4d02d57337428f858efd6ee874888106b3cdec7f8b50ba30878ff50b4",
