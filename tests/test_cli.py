@@ -486,6 +486,25 @@ def test_a_perturbation_of_someone_elses_is_brought_in(tmp_path, layout, change)
     assert "is there already" in raised("import", tmp_path / "v.npy", "--layout", layout)
 
 
+def test_without_a_layout_the_possible_ones_are_listed_and_nothing_is_written(tmp_path):
+    np.save(tmp_path / "v.npy", np.full((4, 5, 3), 10.0))
+    lines = succeed("import", tmp_path / "v.npy").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["HWC-RGB-255", "HWC-BGR-255", "WHC-RGB-255", "WHC-BGR-255"]
+    assert [path.name for path in tmp_path.iterdir()] == ["v.npy"]
+    assert "--out: without a layout nothing is read" in raised("import", tmp_path / "v.npy", "--out", tmp_path / "m")
+
+
+def test_how_values_were_coded_reaches_what_is_brought_in(tmp_path):
+    np.save(tmp_path / "v.npy", np.full((3, 4, 5), 3.0))
+    coded = ["--layout", "CHW-RGB-std", "--std", 0.1, 0.2, 0.4, "--zero", 1, "--scale", 0.5]
+    succeed("import", tmp_path / "v.npy", *coded, "--eps-l2", 3, "--out", tmp_path / "m.safetensors")
+    found = UniversalPerturbation.load(tmp_path / "m.safetensors")
+    assert found.delta[0, :, 0, 0].tolist() == pytest.approx([0.1, 0.2, 0.4])
+    assert str(found.ball) == "l2 ≤ 3"
+    both = ["--eps-255", 10, "--eps-l2", 3, "--out", tmp_path / "n.safetensors"]
+    assert "--eps-255: give one budget" in raised("import", tmp_path / "v.npy", *coded, *both)
+
+
 @pytest.mark.parametrize("ending", [".npy", ".pt", ".h5", ".mat"])
 @pytest.mark.parametrize("command", ["evaluate", "transfer"])
 def test_a_foreign_file_says_what_it_is_and_how_to_bring_it_in(tmp_path, ending, command):
@@ -561,14 +580,14 @@ def test_an_installed_package_crafts_all_into_the_data_folder(monkeypatch, tmp_p
     monkeypatch.setattr(images, "_load", lambda model, role, count: few)
     images.at_hand.cache_clear()
     succeed("craft", "--all")
-    images.at_hand.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(studies.TransferStudy, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert invoke("craft", "--all").exit_code == 130
+    images.at_hand.cache_clear()  # later tests are to see the real images
     (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
     assert file == tmp_path / "artifacts" / "cells" / "fashion-mnist.jsonl"
     measured = [cell["source"] for cell in map(json.loads, file.read_text().splitlines())]
     assert measured == controls.rows
-    with monkeypatch.context() as patch:
-        patch.setattr(studies.TransferStudy, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert invoke("craft", "--all").exit_code == 130
 
 
 FAULTS = {

@@ -41,7 +41,9 @@ def test_the_budget_is_kept_and_the_history_complete(trained, blobs, p, share, s
     assert ball.contains(found.delta, tolerance=1e-12)
     assert [entry["pass"] for entry in found.history] == list(range(len(found.history)))
     assert found.history[0]["crafting_fooling_rate"] == 0
-    assert found.history[0]["accepted"] == 0
+    assert found.history[0]["accepted"] == found.history[0]["l2_norm"] == 0
+    assert found.history[-1]["l2_norm"] == pytest.approx(found.delta.norm().item())
+    assert found.history[-1].get("saturation") == found.saturation  # of an l2 ball there is none
 
 
 @pytest.mark.parametrize("p", [2, math.inf])

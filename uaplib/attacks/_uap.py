@@ -56,12 +56,11 @@ def uap(
 
     images: crafting images, float (N, C, H, W) in [0, 1]. ball: the budget. labels: their true labels, held_out:
     other images, alone or as a pair with labels; both only feed the history, which holds one entry per pass (pass 0
-    is v = 0) with the number of accepted steps, the l2 norm of v and its saturation, and the fooling rate and accuracy
-    on crafting and on held-out images.
-    clip: whether image plus perturbation is clipped to [0, 1] while crafting and measuring; False gives the authors'
-    program.
-    source: the model's name, for the record. checkpoint: a file that is written after every pass and when the run is
-    interrupted; a run with the same arguments continues from it, bit for bit.
+    is v = 0) with the number of accepted steps, the l2 norm of v, in an l-infinity ball its saturation, and the
+    fooling rate and accuracy on crafting and on held-out images. clip: whether image plus perturbation is clipped to
+    [0, 1] while crafting and measuring; False gives the authors' program. source: the model's name, for the record.
+    checkpoint: a file that is written after every pass and when the run is interrupted; a run with the same arguments
+    continues from it, bit for bit.
 
     Raises ValueError or TypeError for bad images, labels or parameters, a model in training mode or one that does not
     return logits, or a checkpoint of another run. Warns when the gradient is zero everywhere, and when a checkpoint

@@ -230,7 +230,7 @@ def transfer_studies() -> dict[str, TransferStudy]:
     """Return the transfer matrices by name: the two that the book keeps, and the papers' networks.
 
     "fashion-mnist": the six mini networks, three seeds. "imagenet": the three networks whose weights are packages, and
-    all perturbations that their makers released. "paper": the same rows for torchvision's successors of the papers'
+    the releases of `uaplib.releases.of_the_matrix`. "paper": the same rows for torchvision's successors of the papers'
     Caffe networks, for those who have their weights: AlexNet stands for CaffeNet, and nothing for VGG-F.
     """
     minis, lites = models.names(), IMAGENET_MODELS
@@ -250,8 +250,7 @@ def _large(networks: Sequence[str]) -> TransferStudy:
     ball = linf(IMAGENET_EPS_255)
     rows = [Recipe(method, model, ball) for model in networks for method in OVERACTIVATING]
     rows += [Recipe("uap", model, ball, settings={"images": 300, "max_passes": 3}) for model in networks]
-    released = releases.of_the_matrix()
-    return TransferStudy(rows, networks, released)
+    return TransferStudy(rows, networks, releases.of_the_matrix())
 
 
 def control_studies() -> dict[str, TransferStudy]:
