@@ -26,6 +26,18 @@ def test_response_normalisation_divides_by_the_mean_square_of_five_channels():
     assert caffe.GoogLeNet().norm(image).flatten().tolist() == pytest.approx(expected, rel=1e-6)
 
 
+def test_response_normalisation_is_pytorchs_with_the_same_gradient():
+    for channels in (1, 2, 7):
+        images = torch.randn(2, channels, 3, 4, dtype=torch.double, generator=torch.Generator().manual_seed(0)) * 100
+        images.requires_grad_()
+        found, expected = caffe.ResponseNorm()(images), torch.nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)(images)
+        assert torch.allclose(found, expected, rtol=1e-12, atol=0)
+        upstream = images.detach().cos()
+        gradients = [torch.autograd.grad(y, images, upstream)[0] for y in (found, expected)]
+        assert torch.allclose(*gradients, rtol=1e-10, atol=1e-12)
+        assert torch.autograd.gradcheck(caffe.ResponseNorm(), images)
+
+
 def test_filters_are_in_the_order_output_height_width_input(tmp_path):
     path = tmp_path / "f.bin"
     np.arange(2 * 3 * 4 * 5, dtype="<f4").tofile(path)

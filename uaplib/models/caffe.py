@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from uaplib.models import originals
 
@@ -24,6 +25,47 @@ class Pool(nn.MaxPool2d):
 
     def __init__(self):
         super().__init__(3, stride=2, ceil_mode=True)
+
+
+class ResponseNorm(nn.Module):
+    """Response normalisation across five channels (Krizhevsky et al., 2012), with GoogLeNet's constants.
+
+    y = x / t^0.75 with t = 1 + 1e-4 * (mean square of the five channels around each). The same as
+    `nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)`, whose gradient takes a third of GoogLeNet's backward pass
+    (`benchmarks/steps.py`). It has first derivatives only.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, H, W)."""
+        return _Normalise.apply(x)
+
+
+_REACH, _SHARE, _EXPONENT = 2, 1e-4 / 5, 0.75
+
+
+class _Normalise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        t = 1 + _SHARE * _over_channels(x * x)
+        shrink = t.pow(-_EXPONENT)
+        y = x * shrink
+        ctx.save_for_backward(x, shrink, 2 * _SHARE * _EXPONENT * y / t)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        x, shrink, neighbours = ctx.saved_tensors
+        return gradient * shrink - x * _over_channels(gradient * neighbours)
+
+
+def _over_channels(x: Tensor) -> Tensor:
+    """For each channel the sum of itself and of its neighbours on either side."""
+    total = x.clone()
+    for distance in range(1, _REACH + 1):
+        total[:, distance:] += x[:, :-distance]
+        total[:, :-distance] += x[:, distance:]
+    return total
 
 
 class Inception(nn.Module):
@@ -65,7 +107,7 @@ class GoogLeNet(nn.Module):
         super().__init__()
         self.conv1 = _unit(3, 64, 7, stride=2, padding=3)
         self.conv2, self.conv3 = _unit(64, 64, 1), _unit(64, 192, 3, padding=1)
-        self.norm, self.pool = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0), Pool()
+        self.norm, self.pool = ResponseNorm(), Pool()
         inputs = 192
         for name, widths in _INCEPTIONS.items():
             setattr(self, f"inception{name}", Inception(inputs, widths))
