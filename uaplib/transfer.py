@@ -6,13 +6,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from scipy import stats
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -21,26 +19,13 @@ from uaplib.cells import LABELS, cell_key, new_cell
 from uaplib.devices import device_of
 from uaplib.files import check_writable, note_read, write_text
 from uaplib.journal import Journal
-from uaplib.metrics import Estimate
+from uaplib.metrics import Comparison
 from uaplib.metrics.tasks import TASKS
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
 
 Images = tuple[Tensor, Tensor]
 CHUNK = 200  # images that are on the device at a time
-
-
-class Comparison(NamedTuple):
-    """Two sources on the same images of one network.
-
-    difference: of the fooling rates, the first less the second, with a 95 % interval by bootstrap over the images.
-    only_first, only_second: images that one fools and the other does not. p_value: McNemar's exact test, two-sided.
-    """
-
-    difference: Estimate
-    only_first: int
-    only_second: int
-    p_value: float
 
 
 @dataclass(frozen=True)
@@ -115,13 +100,7 @@ class TransferMatrix:
 
     def compare(self, first: str, second: str, victim: str) -> Comparison:
         """Return whether two sources differ on a victim. Raises KeyError for a cell that is not there."""
-        a, b = (self.fooled[source, victim] for source in (first, second))
-        only_first, only_second = int((a & ~b).sum()), int((~a & b).sum())
-        discordant = only_first + only_second
-        p_value = stats.binomtest(only_first, discordant).pvalue if discordant else 1.0
-        per_image = a.astype(float) - b
-        difference = metrics.bootstrap(lambda index: per_image[index].mean(-1), len(per_image))
-        return Comparison(difference, only_first, only_second, float(p_value))
+        return metrics.paired(self.fooled[first, victim], self.fooled[second, victim])
 
 
 class Victim:

@@ -15,18 +15,22 @@ from uaplib.metrics.labels import (
     predict,
     rho_adv,
 )
+from uaplib.metrics.paired import Comparison, difference, paired
 
 __all__ = [
+    "Comparison",
     "Estimate",
     "Evaluation",
     "Proportion",
     "accuracy",
     "bootstrap",
+    "difference",
     "dominant_label",
     "evaluate",
     "fooling_rate",
     "json_safe",
     "norms",
+    "paired",
     "predict",
     "rho_adv",
     "share",
