@@ -193,6 +193,13 @@ def write_nips(folder, ending="png", credits=True):
     (folder / "nips2017" / "dev_dataset.csv").write_text("\n".join(rows) + "\n")
 
 
+def test_names_of_photographers_are_read_as_the_table_writes_them(data):
+    write_nips(data)
+    table = data / "nips2017" / "dev_dataset.csv"
+    table.write_text(table.read_text().replace(",Ann", r",Fr\303\251d\303\251ric \354\240\204", 1))
+    assert nips2017.pictures().credits[:2] == ["Frédéric 전, CC, page0", "Ann, CC, page1"]
+
+
 @pytest.mark.parametrize("ending", ["png", "jpg"])
 def test_the_images_of_nips_2017_come_in_the_order_of_their_table(data, ending):
     write_nips(data, ending)

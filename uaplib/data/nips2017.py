@@ -5,6 +5,7 @@ JPEG are read, too. The table beside them says of each what it shows, who took i
 """
 
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from uaplib.files import checkout, data_folder
 
 ABOUT = DATA_SETS["nips2017"]
 COUNT = 1000
+_OCTAL = re.compile(r"(?:\\[0-7]{3})+")
 _ENDINGS = (".png", ".jpg", ".jpeg")
 
 
@@ -48,7 +50,13 @@ def _table() -> list[dict[str, str]]:
 
 def _credit(row: dict[str, str]) -> str:
     """Who took a picture, and under which licence; not every copy of the table says so."""
-    return ", ".join(row[name] for name in ("Author", "License", "OriginalLandingURL") if row.get(name))
+    said = [row[name] for name in ("Author", "License", "OriginalLandingURL") if row.get(name)]
+    return ", ".join(_OCTAL.sub(lambda bytes_: _text(bytes_[0]), words) for words in said)
+
+
+def _text(octal: str) -> str:
+    """The text whose UTF-8 bytes are written as in "\\303\\244", which is how the table has what is not ASCII."""
+    return bytes(int(number, 8) for number in octal.split("\\")[1:]).decode("utf-8", errors="replace")
 
 
 def _remedy() -> str:
