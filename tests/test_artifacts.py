@@ -168,8 +168,9 @@ def test_the_diagonal_of_the_matrix_is_what_the_recipe_measured(recipe):
     assert cell.error == pytest.approx(1 - evaluation.adversarial_accuracy.value)
 
 
-def test_the_history_of_the_uap_of_a_real_network_ends_with_the_rate_that_was_measured():
-    recipe = studies.uap_on_photographs()
+@pytest.mark.parametrize("model", studies.long_uaps())
+def test_the_history_of_a_long_uap_ends_with_the_rate_that_was_measured(model):
+    recipe = studies.long_uaps()[model]
     first, *_, last = recipe.find_record()["history"] or found(recipe).history
     assert recipe.measured().evaluation.fooling_rate.value == pytest.approx(last["held_out_fooling_rate"], abs=1e-3)
     assert (first["l2_norm"], first["saturation"]) == (0, 0)

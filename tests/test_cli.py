@@ -574,8 +574,10 @@ def test_an_installed_package_crafts_all_into_the_data_folder(monkeypatch, tmp_p
     monkeypatch.setenv("UAPLIB_ARTIFACTS", str(tmp_path / "none"))
     noise = Recipe("noise", "resnet-mini", linf(24))
     controls = studies.TransferStudy([noise], ["resnet-mini"], (), [noise])
+    sizes = studies.TransferStudy([], ["resnet-mini"], (), [noise], {"tiled": lambda one: one.tiled(28, 28)})
     monkeypatch.setattr(studies, "book", lambda: [noise])
     monkeypatch.setattr(studies, "control_studies", lambda: {"resnet-mini": controls})
+    monkeypatch.setattr(studies, "size_studies", lambda: {"resnet-mini, tiled": sizes})
     few = torch.rand(3, 1, 28, 28), torch.arange(3)
     monkeypatch.setattr(images, "_load", lambda model, role, count: few)
     images.at_hand.cache_clear()
@@ -587,7 +589,7 @@ def test_an_installed_package_crafts_all_into_the_data_folder(monkeypatch, tmp_p
     (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
     assert file == tmp_path / "artifacts" / "cells" / "fashion-mnist.jsonl"
     measured = [cell["source"] for cell in map(json.loads, file.read_text().splitlines())]
-    assert measured == controls.rows
+    assert measured == controls.rows + sizes.rows
 
 
 FAULTS = {
@@ -644,6 +646,7 @@ def test_what_is_out_of_date_stays_until_something_is_in_its_place(monkeypatch, 
     monkeypatch.setattr(store, "ARTIFACTS", tmp_path)
     monkeypatch.setattr(studies, "book", lambda: [recipe])
     monkeypatch.setattr(studies, "control_studies", dict)
+    monkeypatch.setattr(studies, "size_studies", dict)
     path = tmp_path / recipe.place
     path.parent.mkdir()
     noise.rename(path)
@@ -666,6 +669,7 @@ def test_an_ablation_that_was_interrupted_at_its_end_is_finished_by_the_next_run
     monkeypatch.setattr(store, "ARTIFACTS", tmp_path)
     monkeypatch.setattr(studies, "book", lambda: [recipe])
     monkeypatch.setattr(studies, "control_studies", dict)
+    monkeypatch.setattr(studies, "size_studies", dict)
     with monkeypatch.context() as patch:
         patch.setattr(Recipe, stop, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         assert invoke("craft", "--all").exit_code != 0

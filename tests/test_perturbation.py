@@ -96,6 +96,24 @@ def test_made_smaller_each_value_is_a_mean_of_those_that_it_replaces(perturbatio
     assert torch.equal(perturbation.resized(3, 4).delta, BALL.project(expected))
 
 
+@pytest.mark.parametrize(("height", "width"), [(3, 4), (5, 6), (9, 13)])
+def test_tiles_keep_every_pixel(perturbation, height, width):
+    found, (own_height, own_width) = perturbation.tiled(height, width), perturbation.delta.shape[2:]
+    assert found.delta.shape == (1, 3, height, width)
+    for row in range(height):
+        for column in range(width):
+            expected = perturbation.delta[..., row % own_height, column % own_width]
+            assert torch.equal(found.delta[..., row, column], expected)
+    assert found.run["resized"] == {"from": [own_height, own_width], "to": [height, width], "mode": "tiled"}
+    assert "resized" not in perturbation.run
+
+
+def test_tiles_stay_in_an_l2_ball():
+    ball = NormBall(2, 1.0)
+    found = noise(ball, (1, 4, 4)).tiled(8, 8)
+    assert found.delta.norm().item() == pytest.approx(1.0)
+
+
 def test_fitted_to_images_of_its_own_size_it_is_itself_and_to_others_resized(perturbation):
     assert perturbation.fitted(images(0.5)) is perturbation
     assert torch.equal(perturbation.fitted(torch.zeros(5, 3, 4, 6)).delta, perturbation.resized(4, 6).delta)

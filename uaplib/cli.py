@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import warnings
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -191,11 +192,11 @@ def _craft_for_the_book(recipe: "Recipe", device: "torch.device") -> None:
 
 
 def _measure_controls(device: "torch.device") -> None:
-    """Measure what UAPs stand beside, where it is not there."""
+    """Measure what perturbations stand beside, where it is not there."""
     from uaplib.experiments import store, studies
 
     try:
-        for study in studies.control_studies().values():
+        for study in chain(studies.control_studies().values(), studies.size_studies().values()):
             study.measure(device, store.kept_folder())
     except KeyboardInterrupt:
         _interrupted()

@@ -43,8 +43,9 @@ def range_pictures(
 def selection_pictures(model: Normalized, count: int = 100) -> Tensor:
     """Return the pictures on which an iterate is chosen without any image: smooth, mostly grey noise of half contrast.
 
-    They are the same in every run. On them a perturbation's fooling rate rises with the one on photographs, though it
-    is another number (measured in the book's chapter 6).
+    They are the same in every run. On them a perturbation's fooling rate rises with the one on photographs on the
+    networks of the EfficientNet-Lite family, though it is another number; on the Caffe GoogLeNet nearly everything
+    fools all of them, and they tell nothing (measured in the book's chapter 6).
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)

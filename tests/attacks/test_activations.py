@@ -120,6 +120,22 @@ def test_a_network_with_a_dead_layer_ends_the_run_with_its_name():
         gd_uap(Normalized(network, [0.5], [0.25], 4).eval(), NormBall(math.inf, 0.1), settings=Settings(**FREE))
 
 
+@pytest.mark.parametrize(("lead", "blind"), [(1e-4, True), (0.4, False)])
+@pytest.mark.parametrize("name", ["gd_uap", "fast_feature_fool"])
+def test_a_warning_says_when_every_iterate_fools_all_selection_images(name, lead, blind, recwarn):
+    attack, settings = getattr(attacks, name), Settings(**FREE | {"max_iterations": 20})
+    selection = torch.full((2, 1, 4, 4), 0.5)
+    selection[:, :, 3, 3] += lead  # the class that is ahead, by less or by more than the budget can make up for
+    found = attack(
+        Normalized(nn.Sequential(*identity()), [0.5], [0.25], 4).eval(), NormBall(math.inf, 0.1),
+        selection=selection, settings=settings, seed=1,
+    )  # fmt: skip
+    rates = [entry["rate"] for entry in found.history if "rate" in entry]
+    assert rates == [float(blind)] * len(rates)
+    said = [str(warning.message) for warning in recwarn]
+    assert [f"{found.method}: each of the {len(rates)} iterates" in text for text in said] == [True] * blind
+
+
 def test_the_paper_settings_of_gd_uap():
     paper = gd.PAPER
     assert (paper.learning_rate * 255, paper.max_iterations, paper.patience) == (pytest.approx(0.1), 40_000, 10)

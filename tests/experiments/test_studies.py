@@ -151,28 +151,58 @@ def test_nothing_was_optimised_in_the_study_of_patterns():
 
 def test_the_study_of_the_papers_network_has_our_defaults_and_the_authors_rules_on_their_layers():
     study = studies.paper_network_study()
-    assert list(study) == ["noise", "fff", "gd-uap-none", "gd-uap-range"]
-    assert {(r.model, r.ball, r.seed) for each in study.values() for r in each} == {("googlenet-caffe", linf(10), 0)}
-    assert all(each[0].settings == {} for each in study.values())
-    (ours, theirs), rules = study["gd-uap-none"], METHODS["gd-uap-none"].presets["paper"]
-    layers = features.paper_layers("gd-uap", "googlenet")
-    assert theirs.all_settings == ours.all_settings | rules | {"layers": layers}
-    assert (theirs.all_settings["learning_rate"], theirs.all_settings["halve_every"]) == (0.1 / 255, None)
-    assert [len(each) for each in study.values()] == [1, 1, 2, 1]
+    assert list(study) == ["noise", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-data"]
+    assert [list(ways) for ways in study.values()] == [
+        ["default"],
+        ["default", "image-selected"],
+        *[["default", "image-selected", "authors"]] * 3,
+    ]
+    recipes = [(method, way, recipe) for method, ways in study.items() for way, recipe in ways.items()]
+    assert {(r.model, r.ball, r.seed) for _, _, r in recipes} == {("googlenet-caffe", linf(10), 0)}
+    own, layers = {"batch_size": 1, "selection": "images"}, features.paper_layers("gd-uap", "googlenet")
+    for method, way, recipe in recipes:
+        default, rules = study[method]["default"], METHODS[method].presets.get(way, {})
+        changes = rules | own | {"layers": layers} if way == "authors" else rules
+        assert recipe.method == method
+        assert recipe.all_settings == default.all_settings | changes
+        assert (recipe.settings == {}) == (way == "default")
+    theirs = study["gd-uap-none"]["authors"].all_settings
+    assert (theirs["learning_rate"], theirs["halve_every"], theirs["max_iterations"]) == (0.1 / 255, None, 40_000)
 
 
 def test_uaps_of_large_networks_stand_beside_their_controls_and_beside_what_nobody_optimised():
     found = studies.control_studies()
-    assert list(found) == [*studies.IMAGENET_MODELS, "mobilenet-v1-0.25"]
+    assert list(found) == [*studies.IMAGENET_MODELS, "mobilenet-v1-0.25", "googlenet-caffe"]
     for model, study in found.items():
         (uap,) = study.controlled
         assert (uap.method, uap.model, list(study.victims), study.released) == ("uap", model, [model], ())
         assert list(study.recipes) == [*studies.pattern_study()[model], uap]
         assert {recipe.ball for recipe in study.recipes} == {linf(10)}
-    small = studies.uap_on_photographs()
-    assert found["mobilenet-v1-0.25"].controlled == [small]
-    assert (small.images, small.all_settings["max_passes"], small.seed) == (900, 15, 0)
+    for model, passes in {"mobilenet-v1-0.25": 15, "googlenet-caffe": 5}.items():
+        long = studies.long_uaps()[model]
+        assert found[model].controlled == [long]
+        assert (long.images, long.all_settings["max_passes"], long.seed) == (900, passes, 0)
     assert set(found["efficientnet-lite1"].recipes) & set(studies.transfer_studies()["imagenet"].recipes)
+
+
+def test_another_size_is_tried_by_tiles_and_by_going_there_and_back():
+    found, methods = studies.size_studies(), [name for name in studies.OVERACTIVATING if name != "noise"]
+    lites = studies.IMAGENET_MODELS
+    assert list(found) == [*(f"{name}, tiled" for name in lites), f"{lites[0]}, there and back"]
+    for name in lites:
+        study, own = found[f"{name}, tiled"], models.find(name).size
+        expected = [(sister, method) for sister in lites if sister != name for method in methods]
+        assert [(recipe.model, recipe.method) for recipe in study.controlled] == expected
+        assert list(study.victims) == [name]
+        assert {(recipe.ball, recipe.seed) for recipe in study.controlled} == {(linf(10), 0)}
+        crafted = study.controlled[0].find()
+        assert torch.equal(study.controls["tiled"](crafted).delta, crafted.tiled(own, own).delta)
+    assert found["efficientnet-lite1, tiled"].rows[0] == "fff-efficientnet-lite0-linf10-s0, tiled"
+    back = found[f"{lites[0]}, there and back"]
+    assert [(recipe.model, recipe.method) for recipe in back.controlled] == [(lites[0], method) for method in methods]
+    mine = back.controlled[0].find()
+    expected = mine.resized(240, 240).resized(224, 224).delta
+    assert torch.equal(back.controls["there and back"](mine).delta, expected)
 
 
 @pytest.mark.usefixtures("clothes")
@@ -215,12 +245,12 @@ def test_cells_of_releases_and_of_controls_are_known_by_their_digests(measured, 
     study, digest = measured
     assert list(study.kept().pivot().index) == study.rows
     monkeypatch.setattr(studies, "RELEASES", {"mine": SimpleNamespace(size=28, delta_sha256=digest[::-1])})
-    with pytest.warns(UserWarning, match="is not used: its cells are of other perturbations"):
+    with pytest.warns(UserWarning, match="is not used: its cells are not of the perturbations"):
         assert study.kept() is None
     monkeypatch.setattr(studies, "RELEASES", {"mine": SimpleNamespace(size=28, delta_sha256=digest)})
     assert study.kept() is not None
     monkeypatch.setitem(CONTROLS, "shuffled", lambda found: controls.shuffled(found, 5))
-    with pytest.warns(UserWarning, match="is not used: its cells are of other perturbations"):
+    with pytest.warns(UserWarning, match="is not used: its cells are not of the perturbations"):
         assert study.kept() is None
 
 
@@ -230,7 +260,7 @@ def test_a_kept_matrix_of_other_weights_is_not_used(monkeypatch):
     few = replace(study, recipes=[r for r in study.recipes if r.model == "vgg-f-mini" and r.seed == 0])
     assert len(few.kept().table) == len(few.recipes) * 6
     monkeypatch.setattr(recipes, "weights_sha256", lambda model: "0" * 64 if model == "resnet-mini" else weights(model))
-    with pytest.warns(UserWarning, match="fashion-mnist.jsonl is not used: its cells are of other perturbations or"):
+    with pytest.warns(UserWarning, match="fashion-mnist.jsonl is not used: its cells are not of the perturbations"):
         assert few.kept() is None
     assert replace(few, victims=["vgg-f-mini", "vgg16-mini"]).kept() is not None
 

@@ -4,6 +4,7 @@ A loss on layer activations, pictures under the perturbation (or none), Adam, a 
 perturbation, and a clock that says when to measure and when to stop.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -290,10 +291,22 @@ class _Run(runs.Run):
 
     def end(self) -> bool:
         """Measure the last iterate, if that was not done."""
-        if "rate" in self.history[-1]:
-            return False
-        self.measure()
-        return True
+        left = "rate" not in self.history[-1]
+        if left:
+            self.measure()
+        self.warn_of_blind_selection()
+        return left
+
+    def warn_of_blind_selection(self) -> None:
+        """Say when the selection images could not tell one iterate from another."""
+        rates = [entry["rate"] for entry in self.history if "rate" in entry]
+        if len(rates) > 1 and min(rates) == 1:
+            warnings.warn(
+                f"{self.method}: each of the {len(rates)} iterates that were measured fools all selection images, so "
+                "that these tell nothing and the first was kept. Give photographs as `selection` (of a recipe: "
+                "selection=images)",
+                stacklevel=2,
+            )
 
     def progress(self) -> tuple[int, int]:
         return self.clock.iteration, self.settings.max_iterations

@@ -1,9 +1,9 @@
 """The book's studies: lists of recipes, by the question that each answers."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -43,6 +43,7 @@ KEPT_STUDIES = ("fashion-mnist", "imagenet")
 OVERACTIVATING = ("noise", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-data")
 NOT_OPTIMISED = tuple(name for name, row in METHODS.items() if not row.optimised)
 PRIORS = ("gd-uap-none", "gd-uap-range", "gd-uap-data")
+Control = Callable[[UniversalPerturbation], UniversalPerturbation]
 
 
 def uap_study(
@@ -66,9 +67,16 @@ def imagenet_study() -> list[Recipe]:
     return first + [Recipe(method, model, ball) for model in IMAGENET_MODELS[1:] for method in OVERACTIVATING]
 
 
-def uap_on_photographs() -> Recipe:
-    """Return the recipe of a universal perturbation of a real network, small enough for a chapter."""
-    return Recipe("uap", SMALL_MODEL, linf(IMAGENET_EPS_255), settings={"images": 900, "max_passes": 15})
+def long_uaps() -> dict[str, Recipe]:
+    """Return, by their networks, the recipes of UAPs with as many photographs as there are, and many passes.
+
+    The first network is small enough for a chapter; a pass on the papers' takes half an hour of a core.
+    """
+    passes = {SMALL_MODEL: 15, PAPER_NETWORK: 5}
+    return {
+        model: Recipe("uap", model, linf(IMAGENET_EPS_255), settings={"images": 900, "max_passes": count})
+        for model, count in passes.items()
+    }
 
 
 def pattern_study() -> dict[str, list[Recipe]]:
@@ -78,16 +86,20 @@ def pattern_study() -> dict[str, list[Recipe]]:
     return {model: [Recipe(name, model, ball[model]) for name in NOT_OPTIMISED] for model in ball}
 
 
-def paper_network_study() -> dict[str, list[Recipe]]:
-    """Return, by their methods, the recipes for a network of the papers: our defaults, and the authors' rules, short.
+def paper_network_study() -> dict[str, dict[str, Recipe]]:
+    """Return, by method and way, the recipes for a network of the papers.
 
-    The authors' rules are GD-UAP's preset "paper", 1,500 iterations of a single picture, on the authors' layers,
-    without data. Their own 20 pictures at a time take hours on a processor; preset "authors" has them.
+    Ways: "default"; "image-selected", where photographs choose the iterate, as in the papers; and for GD-UAP "authors",
+    their rules and their layers, photographs choosing, too, but one picture at a time. With their 20 an iteration takes
+    seconds on a processor; without data all 20 are the same.
     """
     ball, layers = linf(IMAGENET_EPS_255), features.paper_layers("gd-uap", "googlenet")
-    study = {method: [Recipe(method, PAPER_NETWORK, ball)] for method in OVERACTIVATING if method != "gd-uap-data"}
-    rules = METHODS["gd-uap-none"].presets["paper"] | {"layers": layers}
-    study["gd-uap-none"].append(Recipe("gd-uap-none", PAPER_NETWORK, ball, settings=rules))
+    study = {method: {"default": Recipe(method, PAPER_NETWORK, ball)} for method in OVERACTIVATING}
+    for method in ("fff", *PRIORS):
+        study[method]["image-selected"] = ablation(method, PAPER_NETWORK, ball, "image-selected")
+    for method in PRIORS:
+        rules = METHODS[method].presets["authors"] | {"batch_size": 1, "layers": layers, "selection": "images"}
+        study[method]["authors"] = Recipe(method, PAPER_NETWORK, ball, settings=rules)
     return study
 
 
@@ -130,13 +142,15 @@ def dense_study() -> list[Recipe]:
 class TransferStudy:
     """One transfer matrix of the book: its rows, and the networks.
 
-    Rows are recipes, released perturbations by their names, and `CONTROLS` of the recipes in `controlled`.
+    Rows are recipes, released perturbations by their names, and the `controls` of the recipes in `controlled`:
+    functions from a perturbation to another, by their names.
     """
 
     recipes: Sequence[Recipe]
     victims: Sequence[str]
     released: Sequence[str] = ()
     controlled: Sequence[Recipe] = ()
+    controls: Mapping[str, Control] = field(default_factory=lambda: CONTROLS, hash=False)
 
     @property
     def cells(self) -> str:
@@ -147,7 +161,7 @@ class TransferStudy:
     def rows(self) -> list[str]:
         """The names of its rows, first the recipes, then the releases, then the controls."""
         names = [recipe.name for recipe in self.recipes] + [f"published:{name}" for name in self.released]
-        return names + [control_row(recipe, control) for recipe in self.controlled for control in CONTROLS]
+        return names + [control_row(recipe, control) for recipe in self.controlled for control in self.controls]
 
     def kept(self) -> "TransferMatrix | None":
         """Return the matrix of its cells, rows and networks in its order; None where one is missing or out of date.
@@ -161,7 +175,9 @@ class TransferStudy:
                 found = transfer.load(place).arranged(self.rows, self.victims)
                 if self._is_current(place):
                     return found
-                warnings.warn(f"{place} is not used: its cells are of other perturbations or weights", stacklevel=2)
+                warnings.warn(
+                    f"{place} is not used: its cells are not of the perturbations and weights at hand", stacklevel=2
+                )
         return None
 
     def _is_current(self, place: Path) -> bool:
@@ -183,10 +199,14 @@ class TransferStudy:
             release, ball = RELEASES[name], published.ball_of(name)
             found[f"published:{name}"] = partial(cell_keys, release.delta_sha256, _shape(release), ball)
         for recipe in self.controlled:
-            made = _controls(recipe, crafted) if (crafted := recipe.find()) else {}
+            made = self._made(recipe, crafted) if (crafted := recipe.find()) else {}
             for row, one in made.items():
                 found[row] = partial(cell_keys, provenance.sha256_of(one.delta), one.delta.shape, one.ball)
         return {row: found.get(row) for row in self.rows}
+
+    def _made(self, recipe: Recipe, crafted: UniversalPerturbation) -> dict[str, UniversalPerturbation]:
+        """The rows that control a recipe's perturbation."""
+        return {control_row(recipe, name): make(crafted) for name, make in self.controls.items()}
 
     def sources(self) -> dict[str, UniversalPerturbation]:
         """Return the perturbations of its rows by name, crafted where they are not kept.
@@ -196,7 +216,7 @@ class TransferStudy:
         found = {recipe.name: recipe.load_or_craft() for recipe in self.recipes}
         found |= {f"published:{name}": published.load(name) for name in self.released}
         for recipe in self.controlled:
-            found |= _controls(recipe, recipe.load_or_craft())
+            found |= self._made(recipe, recipe.load_or_craft())
         return found
 
     def measure(self, device: str | torch.device = "cpu", folder: Path | None = None) -> "TransferMatrix":
@@ -218,12 +238,8 @@ def _shape(release: Release) -> tuple[int, ...]:
 
 
 def control_row(recipe: Recipe, control: str) -> str:
-    """Return the name of the row of a control, one of `CONTROLS`, beside that of a recipe."""
+    """Return the name of the row of a control beside that of a recipe."""
     return f"{recipe.name}, {control}"
-
-
-def _controls(recipe: Recipe, crafted: UniversalPerturbation) -> dict[str, UniversalPerturbation]:
-    return {control_row(recipe, name): make(crafted) for name, make in CONTROLS.items()}
 
 
 def transfer_studies() -> dict[str, TransferStudy]:
@@ -261,8 +277,27 @@ def control_studies() -> dict[str, TransferStudy]:
     uaps = [recipe for recipe in transfer_studies()["imagenet"].recipes if recipe.method == "uap"]
     return {
         recipe.model: TransferStudy([*pattern_study()[recipe.model], recipe], [recipe.model], (), [recipe])
-        for recipe in [*uaps, uap_on_photographs()]
+        for recipe in [*uaps, *long_uaps().values()]
     }
+
+
+def size_studies() -> dict[str, TransferStudy]:
+    """Return, by what they do, what another input size costs on the three networks whose sizes differ.
+
+    For each network the sisters' perturbations, "tiled" instead of resized; for the first one its own perturbations,
+    too, resized to the next size "and back".
+    """
+    size = {name: models.find(name).size for name in IMAGENET_MODELS}
+    crafted = [recipe for recipe in imagenet_study() if recipe.row.optimised and recipe.seed == 0]
+    found = {}
+    for victim, own in size.items():
+        sisters = [recipe for recipe in crafted if recipe.model != victim]
+        tiled = {"tiled": lambda one, own=own: one.tiled(own, own)}
+        found[f"{victim}, tiled"] = TransferStudy([], [victim], (), sisters, tiled)
+    first, (own, other, *_) = IMAGENET_MODELS[0], size.values()
+    back = {"there and back": lambda one: one.resized(other, other).resized(own, own)}
+    mine = [recipe for recipe in crafted if recipe.model == first]
+    return found | {f"{first}, there and back": TransferStudy([], [first], (), mine, back)}
 
 
 def book() -> list[Recipe]:
@@ -271,7 +306,10 @@ def book() -> list[Recipe]:
     listed += [*imagenet_study(), *mini_study(), *dense_study()]
     listed += [recipe for name in KEPT_STUDIES for recipe in transfer_studies()[name].recipes]
     # Last come those for whose networks files have to be downloaded.
-    listed += [*chain(*pattern_study().values(), *paper_network_study().values()), uap_on_photographs()]
+    listed += [
+        *chain(*pattern_study().values(), *(ways.values() for ways in paper_network_study().values())),
+        *long_uaps().values(),
+    ]
     return list(dict.fromkeys(listed))
 
 
