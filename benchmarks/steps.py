@@ -2,7 +2,8 @@
 
 Compares, on one image, the margins' gradients by one pass over copies of the image with one backward pass a rival, both
 behind the forward pass that checks the label, and counts the steps of one pass of `uap` and its seconds with either,
-clean predictions and the rates at the end among them. Writes `steps.json` beside this file.
+clean predictions and the rates at the end among them. On GoogLeNet the latter again with PyTorch's response
+normalisation in the place of the library's. Writes `steps.json` beside this file.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -69,11 +71,17 @@ def measure(name: str, count: int) -> dict:
     """Both ways on one network."""
     model = models.load(name)
     images = data.load("imagenet-samples", "crafting", count, models.preprocessing(name)).images
-    classes, found = model(images[:1]).topk(10).indices, {}
-    for name_of_way in WAYS:
+    classes = model(images[:1]).topk(10).indices
+
+    def measured(name_of_way: str) -> dict:
         with way(name_of_way):
             seconds = median(lambda: gradients(model, images[:1], classes))
-            found[name_of_way] = {"gradients_seconds": seconds} | crafted(model, images)
+            return {"gradients_seconds": seconds} | crafted(model, images)
+
+    found = {name_of_way: measured(name_of_way) for name_of_way in WAYS}
+    if name == "googlenet-caffe":
+        model.network.norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0).eval()
+        found["backward passes, PyTorch's response normalisation"] = measured("backward passes")
     return found
 
 

@@ -70,7 +70,8 @@ def imagenet_study() -> list[Recipe]:
 def long_uaps() -> dict[str, Recipe]:
     """Return, by their networks, the recipes of UAPs with as many photographs as there are, and many passes.
 
-    The first network is small enough for a chapter; a pass on the papers' takes half an hour of a core.
+    The first network is small enough for a chapter; a pass on the papers' takes a quarter of an hour of
+    a core.
     """
     passes = {SMALL_MODEL: 15, PAPER_NETWORK: 5}
     return {

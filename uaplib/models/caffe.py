@@ -31,8 +31,8 @@ class ResponseNorm(nn.Module):
     """Response normalisation across five channels (Krizhevsky et al., 2012), with GoogLeNet's constants.
 
     y = x / t^0.75 with t = 1 + 1e-4 * (mean square of the five channels around each). The same as
-    `nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)`, whose gradient takes a third of GoogLeNet's backward pass
-    (`benchmarks/steps.py`). It has first derivatives only.
+    `nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)`, but a step of DeepFool on GoogLeNet takes a quarter less
+    time (`benchmarks/steps.py`). It has first derivatives only.
     """
 
     def forward(self, x: Tensor) -> Tensor:
