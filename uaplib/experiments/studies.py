@@ -71,9 +71,9 @@ def long_uaps() -> dict[str, Recipe]:
     """Return, by their networks, the recipes of UAPs with as many photographs as there are, and many passes.
 
     The first network is small enough for a chapter; a pass on the papers' takes a quarter of an hour of
-    a core.
+    a core, and on the last five minutes.
     """
-    passes = {SMALL_MODEL: 15, PAPER_NETWORK: 5}
+    passes = {SMALL_MODEL: 15, PAPER_NETWORK: 5, IMAGENET_MODELS[0]: 17}
     return {
         model: Recipe("uap", model, linf(IMAGENET_EPS_255), settings={"images": 900, "max_passes": count})
         for model, count in passes.items()
