@@ -70,8 +70,8 @@ def imagenet_study() -> list[Recipe]:
 def long_uaps() -> dict[str, Recipe]:
     """Return, by their networks, the recipes of UAPs with as many photographs as there are, and many passes.
 
-    The first network is small enough for a chapter; a pass on the papers' takes a quarter of an hour of
-    a core, and on the last five minutes.
+    A pass takes half a minute of a core on the small network, a quarter of an hour on the papers', and five minutes on
+    EfficientNet-Lite0.
     """
     passes = {SMALL_MODEL: 15, PAPER_NETWORK: 5, IMAGENET_MODELS[0]: 17}
     return {
