@@ -78,3 +78,9 @@ def test_the_digests_of_images_are_kept_by_what_a_network_sees(monkeypatch, tmp_
     text = (tmp_path / "images.json").read_text(encoding="utf-8")
     assert text == json.dumps(expected, indent=2, sort_keys=True) + "\n"
     assert images.of_the_book("vgg16-mini", "crafting", 50) == SEEN | {"images": 2}
+
+
+def test_every_perturbation_that_is_kept_is_read_by_a_chapter():
+    """Else `uaplib get --chapter` leaves it behind: the registry was written before the chapter that reads it ran."""
+    unread = [name for name, entry in registry.entries().items() if not entry.chapters]
+    assert [name for name in unread if name.endswith(".safetensors")] == []
