@@ -110,3 +110,44 @@ def test_dictionaries_in_fields_become_json_safe_too():
 
 def test_a_share_counts_every_element():
     assert share(torch.tensor([[True, False, False], [True, False, False]])) == Proportion(2, 6)
+
+
+def test_blocks_of_a_film_widen_the_interval_and_blocks_of_one_image_are_the_bootstrap():
+    """Twenty scenes of ten equal frames. A block that begins at a random frame is of k and 10 - k frames of two scenes.
+
+    So the variance of its mean is that of a scene times the mean of (k² + (10 - k)²) / 100, 0.67: 6.7 times that of ten
+    frames drawn singly.
+    """
+    scenes = np.random.default_rng(1).normal(size=20).repeat(10)
+
+    def mean(index):
+        return scenes[index].mean(-1)
+
+    single, blocks = bootstrap(mean, 200), bootstrap(mean, 200, block=10)
+    assert bootstrap(mean, 200, block=1) == single
+    assert (blocks.value, blocks.n) == (single.value, 200)
+    widths = [high - low for low, high in (single.interval, blocks.interval)]
+    assert widths[1] / widths[0] == pytest.approx(math.sqrt(6.7), rel=0.15)
+    assert bootstrap(mean, 200, block=10) == blocks
+
+
+def test_blocks_are_of_consecutive_images_and_go_round():
+    seen = []
+
+    def spy(index):
+        seen.append(index)
+        return index.mean(-1)
+
+    bootstrap(spy, 7, resamples=60, block=3)
+    drawn = np.concatenate(seen[1:])
+    assert drawn.shape == (60, 7)
+    assert np.array_equal((drawn[:, 1:3] - drawn[:, :1]) % 7, np.tile([1, 2], (60, 1)))
+    assert np.array_equal((drawn[:, 4:6] - drawn[:, 3:4]) % 7, np.tile([1, 2], (60, 1)))
+    assert set(drawn.flat) == set(range(7))
+    assert bootstrap(lambda index: index.mean(-1), 7, block=7).interval == (3, 3)
+
+
+@pytest.mark.parametrize("block", [0, -1, 8])
+def test_a_block_is_between_one_image_and_all(block):
+    with pytest.raises(ValueError, match=f"block must be between 1 and the number of images, 7, not {block}"):
+        bootstrap(lambda index: index.mean(-1), 7, block=block)

@@ -68,3 +68,11 @@ def test_other_images_are_refused(first, second):
 def test_shares_are_of_what_counts_or_does_not():
     with pytest.raises(ValueError, match="booleans, not float32 and bool"):
         paired(A.float(), B)
+
+
+def test_frames_of_a_film_are_drawn_in_blocks():
+    first = np.repeat([True, False, True, True], 5)
+    second = np.zeros(20, bool)
+    found = difference(first, second, block=5)
+    assert found == bootstrap(lambda index: first[index].mean(-1), 20, block=5)
+    assert np.diff(found.interval) > np.diff(difference(first, second).interval)

@@ -1,6 +1,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -200,3 +201,17 @@ def test_evaluate_refuses_what_is_no_image_or_no_label_map(red, scenes):
         segmentation.evaluate(red, images, labels.mT, delta)
     with pytest.raises(ValueError, match=r"labels must lie in 0 \.\.\. 3"):
         segmentation.evaluate(red, images, labels + 252, delta)
+
+
+def test_intervals_over_blocks_of_frames_are_of_the_same_counts(red, scenes):
+    images, labels, delta = scenes
+    film = [each.repeat_interleave(5, 0) for each in (images, labels)]
+    found = segmentation.evaluate(red, *film, delta)
+    blocks = found.over_blocks(5)
+    assert blocks == found
+    assert blocks.counts() == found.counts()
+    for name in ("clean_mean_iou", "mean_iou", "clean_pixel_accuracy", "pixel_accuracy", "flip_rate", "gfr"):
+        single, wide = getattr(found, name), getattr(blocks, name)
+        assert (wide.value, wide.n) == (single.value, single.n)
+        assert np.diff(wide.interval) >= np.diff(single.interval)
+    assert np.diff(blocks.flip_rate.interval) > np.diff(found.flip_rate.interval)

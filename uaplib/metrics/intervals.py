@@ -57,20 +57,31 @@ class Estimate:
         return f"{self.value:.3f} [{self.interval[0]:.3f}, {self.interval[1]:.3f}], n={self.n}"
 
 
-def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], n: int, resamples: int = 1000) -> Estimate:
+def bootstrap(statistic: Callable[[np.ndarray], np.ndarray], n: int, resamples: int = 1000, block: int = 1) -> Estimate:
     """Return a measure of `n` images with its percentile interval, from the same resamples in every call.
 
-    statistic: from indices of images, (..., n), to values (...). Where all images agree, or there is but one, the
-    interval is the value itself.
+    statistic: from indices of images, (..., n), to values (...). block: so many consecutive images are drawn together,
+    the last one followed by the first (the circular block bootstrap of Politis and Romano, 1992); for frames of a
+    film, which are no independent images. Where all images agree, or there is but one, the interval is the value
+    itself. Raises ValueError for a block that is not between 1 and n.
     """
     from scipy import stats
 
+    if not 1 <= block <= n:
+        raise ValueError(f"block must be between 1 and the number of images, {n}, not {block}")
     value = float(statistic(np.arange(n)))
     if n == 1:
         return Estimate(value, (value, value), n)
+    rng = np.random.default_rng(0)
+    if block > 1:
+        first = rng.integers(n, size=(resamples, -(-n // block), 1))
+        index = ((first + np.arange(block)) % n).reshape(resamples, -1)[:, :n]
+        drawn = np.concatenate([statistic(some) for some in np.array_split(index, -(-resamples // 50))])
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        return Estimate(value, (float(low), float(high)), n)
     drawn = stats.bootstrap(
         (np.arange(n),), lambda index, axis: statistic(index), vectorized=True, n_resamples=resamples, batch=50,
-        method="percentile", rng=np.random.default_rng(0),
+        method="percentile", rng=rng,
     ).confidence_interval  # fmt: skip
     return Estimate(value, (float(drawn.low), float(drawn.high)), n)
 

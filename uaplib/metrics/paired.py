@@ -28,17 +28,17 @@ class Comparison(NamedTuple):
         return f"{value:+.1f} points [{low:.1f}, {high:.1f}], {images}, p = {self.p_value:.1g}"
 
 
-def difference(first: ArrayLike | Tensor, second: ArrayLike | Tensor) -> Estimate:
+def difference(first: ArrayLike | Tensor, second: ArrayLike | Tensor, block: int = 1) -> Estimate:
     """Return the mean of `first` less that of `second`, with its 95 % interval by bootstrap over the images.
 
-    One number an image in each, (N,): whether it was fooled, or by which share of several draws. Raises ValueError
-    unless both are of the same images, at least one.
+    One number an image in each, (N,): whether it was fooled, or by which share of several draws. block: see
+    `bootstrap`. Raises ValueError unless both are of the same images, at least one.
     """
     a, b = (_array(values).astype(float) for values in (first, second))
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ValueError(f"one number for each of the same images is needed, (N,), not {a.shape} and {b.shape}")
     per_image = a - b
-    return bootstrap(lambda index: per_image[index].mean(-1), len(per_image))
+    return bootstrap(lambda index: per_image[index].mean(-1), len(per_image), block=block)
 
 
 def paired(first: ArrayLike | Tensor, second: ArrayLike | Tensor) -> Comparison:

@@ -5,7 +5,7 @@ Void pixels, whose label is no class, take no part where ground truth is asked f
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -74,9 +74,12 @@ def generalised_fooling_rate(performance: float, best: float = 1.0) -> float:
     return (best - performance) / best
 
 
-def moved(clean: Tensor, perturbed: Tensor, num_classes: int) -> Estimate:
-    """Return the generalised fooling rate of the mean IoU of two predictions (N, H, W), int64, with its interval."""
-    return _estimate(confusion(perturbed, clean, num_classes), _gfr)
+def moved(clean: Tensor, perturbed: Tensor, num_classes: int, block: int = 1) -> Estimate:
+    """Return the generalised fooling rate of the mean IoU of two predictions (N, H, W), int64, with its interval.
+
+    block: see `uaplib.metrics.bootstrap`.
+    """
+    return _estimate(confusion(perturbed, clean, num_classes), _gfr, block)
 
 
 def _gfr(matrix: Tensor) -> Tensor:
@@ -99,36 +102,43 @@ class SegmentationEvaluation(Counts):
     after: Tensor
     changes: Tensor
     clip: bool
+    block = 1  # no count: how many consecutive images the intervals draw together
+
+    def over_blocks(self, block: int) -> "SegmentationEvaluation":
+        """Return the same counts with intervals by bootstrap over blocks of consecutive images, as of a film."""
+        found = replace(self)
+        object.__setattr__(found, "block", block)
+        return found
 
     @cached_property
     def clean_mean_iou(self) -> Estimate:
         """Mean IoU of the clean predictions against ground truth."""
-        return _estimate(self.before, mean_iou)
+        return _estimate(self.before, mean_iou, self.block)
 
     @cached_property
     def mean_iou(self) -> Estimate:
         """Mean IoU of the perturbed predictions against ground truth."""
-        return _estimate(self.after, mean_iou)
+        return _estimate(self.after, mean_iou, self.block)
 
     @cached_property
     def clean_pixel_accuracy(self) -> Estimate:
         """Pixel accuracy of the clean predictions."""
-        return _estimate(self.before, pixel_accuracy)
+        return _estimate(self.before, pixel_accuracy, self.block)
 
     @cached_property
     def pixel_accuracy(self) -> Estimate:
         """Pixel accuracy of the perturbed predictions."""
-        return _estimate(self.after, pixel_accuracy)
+        return _estimate(self.after, pixel_accuracy, self.block)
 
     @cached_property
     def flip_rate(self) -> Estimate:
         """The share of pixels whose label changes."""
-        return _estimate(self.changes, lambda matrix: 1 - pixel_accuracy(matrix))
+        return _estimate(self.changes, lambda matrix: 1 - pixel_accuracy(matrix), self.block)
 
     @cached_property
     def gfr(self) -> Estimate:
         """The generalised fooling rate of the mean IoU, against the clean predictions."""
-        return _estimate(self.changes, _gfr)
+        return _estimate(self.changes, _gfr, self.block)
 
     @property
     def clean_class_iou(self) -> list[float | None]:
@@ -184,10 +194,12 @@ def evaluate(
     return compare(*said, labels, num_classes, clip=clip)
 
 
-def _estimate(matrices: Tensor, measure) -> Estimate:
-    """A measure of the sum of the images' confusion matrices, with its bootstrap over images."""
+def _estimate(matrices: Tensor, measure, block: int) -> Estimate:
+    """A measure of the sum of the images' confusion matrices, with its bootstrap over blocks of images."""
     matrices = matrices.cpu()
-    return bootstrap(lambda index: measure(matrices[torch.from_numpy(index)].sum(-3)).numpy(), len(matrices))
+    return bootstrap(
+        lambda index: measure(matrices[torch.from_numpy(index)].sum(-3)).numpy(), len(matrices), block=block
+    )
 
 
 def _per_class(matrices: Tensor) -> list[float | None]:
