@@ -72,6 +72,19 @@ def test_the_study_of_minis_has_the_seeds_that_are_asked_for():
     assert {recipe.seed for recipe in studies.mini_study()} == {0}
 
 
+def test_the_floor_of_a_network_has_ten_draws_of_noise_and_patterns_of_several_sizes():
+    found = studies.floor_recipes("unet-depth", linf(10))
+    assert [(recipe.method, recipe.seed) for recipe in found["noise"]] == [("noise", seed) for seed in range(10)]
+    assert [studies.pattern_name(recipe) for recipe in found["patterns"]] == [
+        "chessboard, 1 pixel", "chessboard, 2 pixels", "chessboard, 4 pixels", "chessboard, 8 pixels",
+        "stripes, 2 pixels, columns", "stripes, 2 pixels, rows", "stripes, 4 pixels, columns",
+        "stripes, 4 pixels, rows", "fourier", "blocks, 8 pixels",
+    ]  # fmt: skip
+    every = [*found["noise"], *found["patterns"]]
+    assert {(recipe.model, recipe.ball) for recipe in every} == {("unet-depth", linf(10))}
+    assert len({recipe.craft().delta.numpy().tobytes() for recipe in every}) == 20
+
+
 def test_the_ablations_are_of_their_priors_and_presets():
     found = [
         (prior, preset, recipe) for prior, each in studies.ablation_study().items() for preset, recipe in each.items()

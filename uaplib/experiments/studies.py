@@ -37,7 +37,7 @@ IMAGENET_MODELS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lit
 SMALL_MODEL = "mobilenet-v1-0.25"  # 0.5 million parameters, 128 pixels
 PAPER_NETWORK = "googlenet-caffe"  # for which the papers have numbers
 OTHERS = (PAPER_NETWORK, "squeezenet1_1-caffe", "tiny-darknet", SMALL_MODEL)  # other families than the Lites
-IMAGENET_EPS_255, IMAGENET_SEEDS, TRANSFER_SEEDS = 10, 3, 3
+IMAGENET_EPS_255, IMAGENET_SEEDS, TRANSFER_SEEDS, NOISE_DRAWS = 10, 3, 3, 10
 PAPER_NETWORKS = ("alexnet", "googlenet", "vgg16", "vgg19", "resnet152")
 KEPT_STUDIES = ("fashion-mnist", "imagenet")
 OVERACTIVATING = ("noise", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-data")
@@ -85,6 +85,24 @@ def pattern_study() -> dict[str, list[Recipe]]:
     ball = dict.fromkeys(IMAGENET_MODELS + OTHERS, linf(IMAGENET_EPS_255))
     ball |= dict.fromkeys(models.names(), linf(CHAPTER_EPS_255))
     return {model: [Recipe(name, model, ball[model]) for name in NOT_OPTIMISED] for model in ball}
+
+
+def floor_recipes(model: str, ball: NormBall) -> dict[str, list[Recipe]]:
+    """Return what an attack has to rise above: recipes of "noise" of several draws, and "patterns" of several sizes."""
+    sizes = [("chessboard", {"size": size}) for size in (1, 2, 4, 8)]
+    sizes += [("stripes", {"size": size, "direction": way}) for size in (2, 4) for way in ("columns", "rows")]
+    sizes += [("fourier", {}), ("blocks", {})]
+    return {
+        "noise": [Recipe("noise", model, ball, seed) for seed in range(NOISE_DRAWS)],
+        "patterns": [Recipe(name, model, ball, settings=settings) for name, settings in sizes],
+    }
+
+
+def pattern_name(recipe: Recipe) -> str:
+    """Return a pattern's name in tables, for instance "stripes, 4 pixels, columns"."""
+    settings = recipe.all_settings
+    size = [f"{settings['size']} pixel{'s' if settings['size'] > 1 else ''}"] if "size" in settings else []
+    return ", ".join([recipe.method, *size, *([settings["direction"]] if "direction" in settings else [])])
 
 
 def paper_network_study() -> dict[str, dict[str, Recipe]]:
