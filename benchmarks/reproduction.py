@@ -6,7 +6,8 @@ Fooling rates on the Caffe GoogLeNet: of what was crafted on a GoogLeNet (the po
 this one), clipped and not clipped as the papers do; of some of these in the readings of their files that are wrong; of
 UAPs and what else is not of GD-UAP, crafted on other networks; of noise. Photographs are the 1,000 of NIPS 2017; as
 these are square, cropping the centre and the authors' squashing come to the same, so for some both are measured on the
-1,000 ImageNet samples, too. A row whose perturbation and photographs are the same as before is not measured again.
+1,000 ImageNet samples, too. Perturbations of 227 pixels are tiled, which here cuts three off. A row whose perturbation,
+photographs and weights are the same as before is not measured again.
 """
 
 import argparse
@@ -32,7 +33,8 @@ from uaplib.published import RELEASES
 
 NETWORK, AS_IN_THE_PAPERS = "googlenet-caffe", "GoogLeNet"
 KEY = ["perturbation", "layout", "set", "resize", "clip"]
-COLUMNS = [*KEY, "n", "fooling_rate", "low", "high", "delta_sha256", "pictures_sha256"]
+DIGESTS = ["delta_sha256", "pictures_sha256", "weights_sha256"]
+COLUMNS = [*KEY, "n", "fooling_rate", "low", "high", *DIGESTS]
 SOME = ("uap-GoogLeNet", "uap-GoogLeNet-sfr-1", "fff-GoogLeNet", "gd-uap-data-GoogLeNet-authors")  # one of each origin
 
 
@@ -100,16 +102,17 @@ def model():
 def measured(row: dict, known: pd.DataFrame) -> dict | None:
     """The row with its numbers; None where they are known."""
     found = perturbation_of(row)
-    digest = provenance.sha256_of(found.delta)
     images, clean, pictures_sha256 = photographs(row["set"], row["resize"])
+    every = (provenance.sha256_of(found.delta), pictures_sha256, provenance.weights_sha256(model()))
+    digests = {name: digest[:16] for name, digest in zip(DIGESTS, every, strict=True)}
     same = known[(known[KEY] == pd.Series(row)[KEY]).all(axis=1)]
-    if len(same) and tuple(same.iloc[-1][["delta_sha256", "pictures_sha256"]]) == (digest[:16], pictures_sha256[:16]):
+    if len(same) and same.iloc[-1][DIGESTS].to_dict() == digests:
         return None
     said = metrics.predict(model(), images, found.fitted(images).delta, clip=row["clip"])
     rate = metrics.fooling_rate(clean, said)
     low, high = np.round(100 * np.array(rate.interval), 1)
     about = {"n": rate.n, "fooling_rate": round(100 * rate.value, 1), "low": low, "high": high}
-    return row | about | {"delta_sha256": digest[:16], "pictures_sha256": pictures_sha256[:16]}
+    return row | about | digests
 
 
 def main() -> None:

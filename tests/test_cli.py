@@ -517,13 +517,18 @@ def test_a_foreign_file_says_what_it_is_and_how_to_bring_it_in(tmp_path, ending,
     assert "header" not in message
 
 
-def test_evaluate_resizes_as_transfer_does_and_says_so(clothes, tmp_path):
+@pytest.mark.parametrize(("options", "mode"), [([], "tiled"), (["--fit", "resized"], "bilinear")])
+def test_evaluate_fits_as_transfer_does_and_says_so(clothes, tmp_path, options, mode):
     path = tmp_path / "v.safetensors"
     perturbation.noise(linf(28), (1, 20, 20)).save(path)
-    found = json.loads(succeed("evaluate", path, "--model", "resnet-mini", "--images", 40))
-    assert found["resized"] == {"from": [20, 20], "to": [28, 28], "mode": "bilinear"}
-    succeed("transfer", "--sources", path, "--victims", "resnet-mini", "--images", 40, "--out", tmp_path / "m.csv")
-    assert pd.read_csv(tmp_path / "m.csv").fooling_rate[0] == found["fooling_rate"]["value"]
+    common = ["--images", 40, *options]
+    found = json.loads(succeed("evaluate", path, "--model", "resnet-mini", *common))
+    assert found["resized"] == {"from": [20, 20], "to": [28, 28], "mode": mode}
+    succeed("transfer", "--sources", path, "--victims", "resnet-mini", *common, "--out", tmp_path / "m.csv")
+    table = pd.read_csv(tmp_path / "m.csv")
+    assert table.fooling_rate[0] == found["fooling_rate"]["value"]
+    assert table.resized[0] == f"20x20, {mode}"
+    assert "fit='tile' is unknown" in raised("evaluate", path, "--model", "resnet-mini", "--fit", "tile")
 
 
 def test_evaluate_refuses_other_channels_before_the_clean_pass(clothes, tmp_path, monkeypatch):

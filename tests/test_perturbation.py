@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from uaplib.balls import NormBall
-from uaplib.perturbation import UniversalPerturbation, identity, noise
+from uaplib.perturbation import FITS, UniversalPerturbation, identity, noise
 
 BALL = NormBall(math.inf, 10 / 255)
 
@@ -54,7 +54,7 @@ def test_a_perturbation_may_leave_its_budget_by_the_rounding_of_its_type():
 
 
 def test_images_of_another_size_get_the_remedy(perturbation):
-    with pytest.raises(ValueError, match=r"delta is \(3, 8, 8\), images are \(1, 8, 8\); use perturbation.resized"):
+    with pytest.raises(ValueError, match=r"delta is \(3, 8, 8\), images are \(1, 8, 8\); use perturbation.fitted"):
         perturbation.apply(images(0.5, channels=1))
 
 
@@ -114,9 +114,16 @@ def test_tiles_stay_in_an_l2_ball():
     assert found.delta.norm().item() == pytest.approx(1.0)
 
 
-def test_fitted_to_images_of_its_own_size_it_is_itself_and_to_others_resized(perturbation):
-    assert perturbation.fitted(images(0.5)) is perturbation
-    assert torch.equal(perturbation.fitted(torch.zeros(5, 3, 4, 6)).delta, perturbation.resized(4, 6).delta)
+def test_fitted_to_images_of_its_own_size_it_is_itself_and_to_others_tiled_or_resized(perturbation):
+    others = torch.zeros(5, 3, 4, 6)
+    for how in FITS:
+        assert perturbation.fitted(images(0.5), how) is perturbation
+    assert torch.equal(perturbation.fitted(others).delta, perturbation.tiled(4, 6).delta)
+    assert torch.equal(perturbation.fitted(others, "tiled").delta, perturbation.tiled(4, 6).delta)
+    assert torch.equal(perturbation.fitted(others, "resized").delta, perturbation.resized(4, 6).delta)
+    for each in (others, images(0.5)):
+        with pytest.raises(ValueError, match="fit='tile' is unknown. Did you mean 'tiled'"):
+            perturbation.fitted(each, "tile")
     with pytest.raises(ValueError, match=r"3 channels \(crafted on vgg16-mini\) does not fit images of 1$"):
         perturbation.fitted(images(0.5, channels=1))
 

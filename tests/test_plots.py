@@ -107,6 +107,28 @@ def test_bars_of_estimates_keep_their_unit_and_an_interval_beside_the_value_turn
     assert ends(axis) == [pytest.approx((0.3, 0.6)), pytest.approx((0.2, 0.5))]
 
 
+def test_dots_lie_in_the_line_of_their_label_in_per_cent():
+    _, axis = plt.subplots()
+    plots.dots(axis, ["a", "b"], {"noise": [NOISE, NOISE[:1]], "UAP": [[], UAP]}, colours=["gray", "red"], markers="os")
+    noise, uap = axis.lines
+    assert list(zip(*noise.get_data(), strict=True)) == [(10, 0), (0, 0), (10, 1)]
+    assert list(zip(*uap.get_data(), strict=True)) == [(50, 1), (100, 1)]
+    assert [to_hex(line.get_color()) for line in axis.lines] == ["#808080", "#ff0000"]
+    assert [line.get_marker() for line in axis.lines] == ["o", "s"]
+    assert {line.get_linestyle() for line in axis.lines} == {"None"}
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
+    assert axis.yaxis_inverted()
+    assert axis.get_legend_handles_labels()[1] == ["noise", "UAP"]
+
+
+def test_there_may_be_more_dots_than_colours_and_markers():
+    _, axis = plt.subplots()
+    plots.dots(axis, ["a"], {str(k): [UAP] for k in range(3)}, colours=["gray", "red"], markers="os")
+    assert [(to_hex(line.get_color()), line.get_marker()) for line in axis.lines] == [
+        ("#808080", "o"), ("#ff0000", "s"), ("#808080", "o"),
+    ]  # fmt: skip
+
+
 def test_a_matrix_has_a_number_in_every_cell():
     _, axis = plt.subplots()
     axis.set_title("fooling")

@@ -27,7 +27,7 @@ L2_NORMS = {"CaffeNet": 3342, "GoogLeNet": 2993, "ResNet-152": 3013, "VGG-16": 3
 
 def test_all_of_them_are_known():
     assert {origin: len(names) for origin, names in MAKERS.items()} == {"lts4": 7, "fff": 5, "gd-uap": 18, "port": 5}
-    assert releases.of_the_matrix() == MAKERS["lts4"] + MAKERS["fff"] + MAKERS["port"]
+    assert releases.of_the_matrix() == MAKERS["lts4"] + MAKERS["fff"] + MAKERS["gd-uap"]
     assert {RELEASES[name].network for name in MAKERS["lts4"]} == {*L2_NORMS, "Inception"}
     assert len({release.sha256 for release in RELEASES.values()}) == len(RELEASES) == 53
     assert len({release.delta_sha256 for release in RELEASES.values()}) == 53
@@ -458,6 +458,7 @@ def test_the_reproduction_is_of_the_releases_as_they_are_read_now():
     assert (found.low < found.fooling_rate).all()
     assert (found.fooling_rate < found.high).all()
     assert (found.groupby(["set", "resize"]).pictures_sha256.nunique() == 1).all()
+    assert set(found.weights_sha256) == {models.find("googlenet-caffe").weights_sha256[:16]}
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,12 @@ from torch import nn
 from uaplib import journal, metrics, provenance, transfer
 from uaplib.balls import NormBall
 from uaplib.metrics.tasks import TASKS
-from uaplib.perturbation import UniversalPerturbation
+from uaplib.perturbation import FITS, UniversalPerturbation
 from uaplib.transfer import transfer_matrix
 
 EPS = 0.125
 BALL = NormBall(math.inf, EPS)
+MODES = {"tiled": "tiled", "resized": "bilinear"}  # on record
 VALUES = torch.tensor([0.25, 0.375, 0.5, 0.625, 0.75])  # binary fractions: sums with EPS are exact
 
 
@@ -193,8 +194,9 @@ def test_another_name_for_the_same_perturbation_costs_nothing_and_is_used(two, t
     assert len(file.read_bytes().splitlines()) == 4
 
 
+@pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize(("size", "classes"), [(4, 2), (6, 2), (9, 1000)])
-def test_a_victim_of_another_size_or_number_of_classes(size, classes):
+def test_a_victim_of_another_size_or_number_of_classes(size, classes, fit):
     pattern = BALL.sample_boundary((1, 1, 4, 4), torch.Generator().manual_seed(0))
     source = UniversalPerturbation(pattern, BALL, "noise")
     seen = []
@@ -205,18 +207,20 @@ def test_a_victim_of_another_size_or_number_of_classes(size, classes):
             return super().forward(images)
 
     grey = torch.full((3, 1, size, size), 0.5), torch.zeros(3).long()
-    found = transfer_matrix({"s": source}, {"v": Spy(0.7, classes).eval()}, grey)
-    assert found.table.resized[0] == ("" if size == 4 else "4x4")
+    found = transfer_matrix({"s": source}, {"v": Spy(0.7, classes).eval()}, grey, fit=fit)
+    assert found.table.resized[0] == {4: "", 6: f"4x4, {MODES[fit]}", 9: f"4x4, {MODES[fit]}"}[size]
     added = seen[1] - 0.5  # after one image that tells the number of classes
     assert added.shape[-1] == size
     assert added.abs().max() <= EPS * (1 + 1e-5)
     assert added.abs().max() > 0.3 * EPS
+    expected = source.fitted(torch.empty(1, 1, size, size), fit).delta
+    torch.testing.assert_close(added, expected.expand_as(added))
 
 
 def test_images_can_come_from_a_function_of_the_victims_name(two):
     sizes = {"low": 4, "high": 6}
     found = transfer_matrix({"s": constant(EPS)}, two, lambda name: flat(sizes[name]))
-    assert found.table.resized.tolist() == ["", "4x4"]
+    assert found.table.resized.tolist() == ["", "4x4, tiled"]
     assert found.pivot().to_numpy().tolist() == [[20, 20]]
 
 
@@ -465,9 +469,10 @@ def test_height_and_width_keep_their_places():
     rows[..., 2:, :] = -EPS
     source = UniversalPerturbation(rows, BALL, "rows")
     wide = torch.full((2, 1, 8, 24), 0.5), torch.tensor([0, 1])
-    found = transfer_matrix({"rows": source}, {"upper": Upper(0.55).eval(), "all": Threshold(0.55).eval()}, wide)
+    victims = {"upper": Upper(0.55).eval(), "all": Threshold(0.55).eval()}
+    found = transfer_matrix({"rows": source}, victims, wide, fit="resized")
     assert found.table.fooling_rate.tolist() == [1, 0]
-    assert found.table.resized.tolist() == ["4x2", "4x2"]
+    assert found.table.resized.tolist() == ["4x2, bilinear", "4x2, bilinear"]
     assert found.table.error.tolist() == [0.5, 0.5]
 
 
@@ -494,11 +499,12 @@ def test_the_key_of_a_cell_is_that_of_all_its_parts(parts):
     assert transfer.cell_key(**parts) == "987c4f10791eabb94c556ee22320042f"
     others = {
         "delta_sha256": "e", "shape": (1, 3, 4, 5), "weights_sha256": "v", "images_sha256": "j", "truth_sha256": "u",
-        "clip": False, "autocast": "torch.bfloat16",
+        "clip": False, "autocast": "torch.bfloat16", "fit": "tiled",
     }  # fmt: skip
+    assert transfer.cell_key(**parts, fit=None) == transfer.cell_key(**parts)
     changed = [parts | {name: value} for name, value in others.items()]
     changed += [parts | {"ball": ball} for ball in (NormBall(2, 0.125), NormBall(math.inf, 0.25))]
-    assert len({transfer.cell_key(**each) for each in [parts, *changed]}) == 10
+    assert len({transfer.cell_key(**each) for each in [parts, *changed, parts | {"fit": "resized"}]}) == 12
 
 
 def test_a_victims_key_names_every_part(two):
@@ -514,6 +520,27 @@ def test_a_victims_key_names_every_part(two):
         assert transfer.Victim(two["low"], images, labels, clip=False).key(source) != expected
 
 
+def test_the_way_to_another_size_is_part_of_a_key_only_where_sizes_differ(two):
+    same, other = flat(), flat(6)
+    source = constant(EPS)
+    keys = {fit: [transfer.Victim(two["low"], *each, fit=fit).key(source) for each in (same, other)] for fit in FITS}
+    assert keys["tiled"][0] == keys["resized"][0]
+    assert keys["tiled"][1] != keys["resized"][1]
+    assert transfer.Victim(two["low"], *other).key(source) == keys["tiled"][1]
+    with pytest.raises(ValueError, match="fit='tiles' is unknown. Did you mean 'tiled'"):
+        transfer.Victim(two["low"], *same, fit="tiles")
+    with pytest.raises(ValueError, match="fit='tiles' is unknown"):
+        transfer_matrix({"s": source}, two, same, fit="tiles")
+
+
+def test_both_ways_to_another_size_are_kept_in_one_file(two, tmp_path):
+    pattern = UniversalPerturbation(BALL.sample_boundary((1, 1, 4, 4), torch.Generator().manual_seed(0)), BALL, "noise")
+    file = tmp_path / "cells.jsonl"
+    for fit in (*FITS, *FITS):
+        transfer_matrix({"s": pattern}, two, flat(6), fit=fit, cells=file)
+    assert len(journal.Journal(file).records) == 4
+
+
 class Red(nn.Module):
     """Says a map: one channel of depth, or as many logits as classes."""
 
@@ -522,7 +549,7 @@ class Red(nn.Module):
         self.channels = channels
 
     def forward(self, images):
-        return torch.cat([0.1 + images[:, :1], *[0.6 + 0 * images[:, :1]] * (self.channels - 1)], 1)
+        return torch.cat([0.2 + images[:, :1], *[0.7 + 0 * images[:, :1]] * (self.channels - 1)], 1)
 
 
 @pytest.mark.parametrize(("task", "channels"), [("classes", 2), ("depth", 1)])
@@ -533,7 +560,7 @@ def test_victims_of_other_tasks(task, channels, clip):
     source = UniversalPerturbation(BALL.sample_boundary((1, 3, 2, 3), torch.Generator().manual_seed(1)), BALL, "noise")
     victim = transfer.Victim(Red(channels).eval(), images, truth, clip, batch_size=2, task=task)
     row = TASKS[task]
-    expected = row.evaluate(Red(channels).eval(), images, truth, source.resized(4, 6).delta, clip=clip)
+    expected = row.evaluate(Red(channels).eval(), images, truth, source.tiled(4, 6).delta, clip=clip)
     found = row.read(victim.measure(source))
     assert found == expected
     assert found.gfr.value > 0

@@ -19,17 +19,20 @@ def cell_key(
     truth_sha256: str,
     clip: bool,
     autocast: str | None,
+    fit: str | None = None,
 ) -> str:
     """Return the key of a cell: `uaplib.provenance.key` of all that its counts depend on.
 
     delta_sha256, images_sha256 and truth_sha256: as `uaplib.provenance.sha256_of` of the tensors, the perturbation as
-    it was crafted and with its shape, for it is resized and projected onto its ball again. autocast: the name of the
-    type, for instance "torch.bfloat16", None without.
+    it was crafted and with its shape, for it is brought to another size and projected onto its ball again. autocast:
+    the name of the type, for instance "torch.bfloat16", None without. fit: how it comes to the victim's size, one of
+    `uaplib.perturbation.FITS`; None where it has that size.
     """
+    how = {"fit": fit} if fit else {}
     return provenance.key(
         delta_sha256=delta_sha256, shape=list(shape), ball=[str(ball.p), str(ball.eps)],
         weights_sha256=weights_sha256, images_sha256=images_sha256, truth_sha256=truth_sha256,
-        clip=clip, autocast=autocast,
+        clip=clip, autocast=autocast, **how,
     )  # fmt: skip
 
 

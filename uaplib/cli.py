@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _LINE = 400  # characters of an error that are shown
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps; auto takes the fastest that is there.")]
+Fit = Annotated[str, typer.Option(help="How a perturbation of another size comes to the images': tiled or resized.")]
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
@@ -295,6 +296,7 @@ def evaluate(
     model: Annotated[str, typer.Option(help="The network to fool; default: the one it was crafted on.")] = "",
     images: Annotated[int | None, typer.Option(min=1, help="At most so many test images; default: all.")] = None,
     clip: Annotated[bool, typer.Option(help="Clip image plus perturbation to [0, 1].")] = True,
+    fit: Fit = "tiled",
     device: Device = "auto",
 ) -> None:
     """Measure a perturbation on the network's evaluation images, and print the result as JSON."""
@@ -311,7 +313,7 @@ def evaluate(
     models.check_model_name(name)
     place = pick_device(device)
     test = [tensor.to(place) for tensor in images_for(name, "evaluation", images)]
-    fitted = perturbation.fitted(test[0])
+    fitted = perturbation.fitted(test[0], fit)
     if name == perturbation.source and perturbation.source_sha256 not in ("", weights_sha256(name)):
         _say(f"{name} has other weights than the network that {file} was crafted on")
     origin = images_from(name, "evaluation")
@@ -341,6 +343,7 @@ def transfer(
     victims: Annotated[list[str] | None, typer.Option(help="A network to fool. Repeat it for more.")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="At most so many test images; default: all.")] = None,
     clip: Annotated[bool, typer.Option(help="Clip image plus perturbation to [0, 1].")] = True,
+    fit: Fit = "tiled",
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="The table; finished cells go beside it, .jsonl.")] = Path("transfer.csv"),
 ) -> None:
@@ -361,7 +364,7 @@ def transfer(
             known = studies.transfer_studies()
             chosen = known[check_name("study", study, known)]
             rows, victims = chosen.sources(), chosen.victims
-            if images is None and clip:  # the book's own cells are of all images, clipped
+            if images is None and clip and fit == "tiled":  # the book's own cells are of all images, clipped
                 cells = store.kept_folder() / chosen.cells
         else:
             victims = [models.check_model_name(name, "victims") for name in victims or []]
@@ -372,7 +375,8 @@ def transfer(
         def test(victim: str) -> tuple["torch.Tensor", "torch.Tensor"]:
             return images_for(victim, "evaluation", images)
 
-        matrix = transfer_matrix(rows, victims, test, clip=clip, device=place, cells=cells, progress=True)
+        how = {"clip": clip, "fit": fit, "device": place}
+        matrix = transfer_matrix(rows, victims, test, **how, cells=cells, progress=True)
     except KeyboardInterrupt:
         _interrupted()
     if study:

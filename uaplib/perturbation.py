@@ -15,7 +15,9 @@ from uaplib import foreign, provenance
 from uaplib.balls import NormBall
 from uaplib.checks import check_images, check_seed, check_tensor, plain
 from uaplib.files import write_atomically
+from uaplib.names import check_name
 
+FITS = ("tiled", "resized")  # how a perturbation comes to another size
 _KEY = "uaplib"  # safetensors orders several metadata keys at random; with one key the bytes are stable
 
 
@@ -69,13 +71,13 @@ class UniversalPerturbation:
     def apply(self, images: Tensor, clip: bool = True) -> Tensor:
         """Return images + delta, clipped to [0, 1] unless `clip` is False.
 
-        Raises ValueError for images that are not in [0, 1] or of another size (see `resized`).
+        Raises ValueError for images that are not in [0, 1] or of another size (see `fitted`).
         """
         check_images(images)
         if images.shape[1:] != self.delta.shape[1:]:
             raise ValueError(
                 f"delta is {tuple(self.delta.shape[1:])}, images are {tuple(images.shape[1:])}; "
-                "use perturbation.resized(height, width) for another input size"
+                "use perturbation.fitted(images) for another input size"
             )
         perturbed = images + self.delta.to(images)
         return perturbed.clamp(0, 1) if clip else perturbed
@@ -96,18 +98,21 @@ class UniversalPerturbation:
         change = {"from": list(self.delta.shape[-2:]), "to": [height, width], "mode": "tiled"}
         return UniversalPerturbation(**{**vars(self), "delta": delta, "run": {**self.run, "resized": change}})
 
-    def fitted(self, images: Tensor) -> "UniversalPerturbation":
-        """Return the perturbation in the size of the images (N, C, H, W): itself, or `resized`.
+    def fitted(self, images: Tensor, fit: str = "tiled") -> "UniversalPerturbation":
+        """Return the perturbation in the size of the images (N, C, H, W): itself, or another by `fit`, one of `FITS`.
 
-        Raises ValueError for another number of channels.
+        Raises ValueError for another number of channels, and for an unknown `fit`.
         """
+        check_name("fit", fit, FITS)
         channels, *size = images.shape[1:]
         if self.delta.shape[1] != channels:
             raise ValueError(
                 f"a perturbation of {self.delta.shape[1]} channels (crafted on {self.source or 'nothing'}) does not "
                 f"fit images of {channels}"
             )
-        return self if list(self.delta.shape[2:]) == size else self.resized(*size)
+        if list(self.delta.shape[2:]) == size:
+            return self
+        return self.tiled(*size) if fit == "tiled" else self.resized(*size)
 
     def save(self, path: str | Path) -> None:
         """Write the perturbation as safetensors, atomically; the provenance is its one metadata entry, in JSON.

@@ -120,6 +120,28 @@ def bars(
         axis.set_xticks(range(len(labels)), labels)
 
 
+def dots(
+    axis: Axes,
+    labels: Sequence[str],
+    series: Mapping[str, Sequence[Sequence[Proportion]]],
+    *,
+    colours: Sequence[Any] = COLOURS,
+    markers: Sequence[str] = "o",
+) -> None:
+    """Draw several measured values in per cent for each label, a line of dots for each; the first label is on top.
+
+    series: by its name in the legend, for each label the values, for instance of several draws. colours, markers: one
+    for each series; where there are fewer, they begin again.
+    """
+    for k, (name, measured) in enumerate(series.items()):
+        lines = [line for line, values in enumerate(measured) for _ in values]
+        rates = [100 * one.value for values in measured for one in values]
+        marker = markers[k % len(markers)]
+        axis.plot(rates, lines, marker, color=colours[k % len(colours)], label=name, alpha=0.8)
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set_ylim(len(labels) - 0.5, -0.5)
+
+
 def _errors(measured: Sequence[Proportion | Estimate], factor: float) -> np.ndarray:
     """How far the intervals reach below and above their values, (2, N); rounding makes no length negative."""
     below = [factor * (one.value - one.interval[0]) for one in measured]

@@ -223,7 +223,7 @@ def reproduction() -> "pd.DataFrame":
 
     A row for each perturbation, layout in which its file was read, set of photographs, way of making them square, and
     whether image plus perturbation was clipped: n, the fooling rate and its 95 % interval in per cent, and the first
-    digits of the digests of perturbation and photographs.
+    digits of the digests of perturbation, photographs and weights.
     """
     return _read_table("reproduction", keep_default_na=False)
 

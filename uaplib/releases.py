@@ -50,8 +50,8 @@ class Release(NamedTuple):
 
 
 def of_the_matrix() -> list[str]:
-    """Return the names of those in the book's transfer matrix, all of 10/255: of UAP, FFF and a port of GD-UAP."""
-    return [name for name, release in RELEASES.items() if release.origin in ("lts4", "fff", "port")]
+    """Return the names of those in the book's transfer matrix, all of 10/255: of the authors of UAP, FFF and GD-UAP."""
+    return [name for name, release in RELEASES.items() if release.origin in ("lts4", "fff", "gd-uap")]
 
 
 def _release(row: dict[str, str]) -> Release:

@@ -22,7 +22,7 @@ from uaplib.journal import Journal
 from uaplib.metrics import Comparison
 from uaplib.metrics.tasks import TASKS
 from uaplib.names import check_name
-from uaplib.perturbation import UniversalPerturbation
+from uaplib.perturbation import FITS, UniversalPerturbation
 
 Images = tuple[Tensor, Tensor]
 CHUNK = 200  # images that are on the device at a time
@@ -34,8 +34,8 @@ class TransferMatrix:
 
     table: columns source, crafted_on, method, seed, victim, white_box (whether the victim is what the source was
     crafted on), fooling_rate and its 95 % Wilson interval low and high, error (1 - accuracy) and clean_error, all in
-    [0, 1], n, and resized (from which size, or empty). fooled: booleans (n,) for (source, victim). left_out: victims
-    that could not be measured, and why.
+    [0, 1], n, and resized (from which size and how, or empty). fooled: booleans (n,) for (source, victim). left_out:
+    victims that could not be measured, and why.
     """
 
     table: pd.DataFrame
@@ -108,6 +108,7 @@ class Victim:
 
     model: in evaluation mode, on the device that computes. images: (N, C, H, W) in [0, 1], and truth, as the task says,
     may stay on the CPU. task: a name in `uaplib.metrics.tasks.TASKS`. clip and batch_size: as in `metrics.predict`.
+    fit: how a perturbation of another size comes to that of the images, one of `uaplib.perturbation.FITS`.
     Raises ValueError or TypeError when these do not fit together.
     """
 
@@ -119,9 +120,10 @@ class Victim:
         clip: bool = True,
         batch_size: int | None = None,
         task: str = "label",
+        fit: str = FITS[0],
     ):
         self.model, self.images, self.truth, self.clip, self.batch_size = model, images, truth.cpu(), clip, batch_size
-        self.task = TASKS[check_name("task", task, TASKS)]
+        self.task, self.fit = TASKS[check_name("task", task, TASKS)], check_name("fit", fit, FITS)
         self.device = device_of(model)
         self.num_classes = self.task.check(model, images, truth)
         autocast = torch.is_autocast_enabled(self.device.type)
@@ -136,11 +138,17 @@ class Victim:
     def key(self, source: UniversalPerturbation) -> str:
         """Return the `cell_key` of a source on this victim."""
         delta, ball = source.delta, source.ball
-        return cell_key(delta_sha256=provenance.sha256_of(delta), shape=delta.shape, ball=ball, **self.identity)
+        fit = None if delta.shape[1:] == self.images.shape[1:] else self.fit
+        digest = provenance.sha256_of(delta)
+        return cell_key(delta_sha256=digest, shape=delta.shape, ball=ball, fit=fit, **self.identity)
+
+    def fitted(self, source: UniversalPerturbation) -> UniversalPerturbation:
+        """Return the source in the size of the images."""
+        return source.fitted(self.images, self.fit)
 
     def measure(self, source: UniversalPerturbation) -> dict:
         """Return the counts of one source, which is fitted to the size of the images: `TASKS[task].read` reads them."""
-        perturbed = self.predict(source.fitted(self.images).delta)
+        perturbed = self.predict(self.fitted(source).delta)
         return self.task.compare(self.clean, perturbed, self.truth, self.num_classes, self.clip).counts()
 
     @cached_property
@@ -165,30 +173,33 @@ def transfer_matrix(
     clip: bool = True,
     device: str | torch.device | None = None,
     batch_size: int | None = None,
+    fit: str = FITS[0],
     cells: str | Path | None = None,
     progress: bool = False,
 ) -> TransferMatrix:
     """Measure every perturbation on every network, on the same images.
 
-    sources: by their names in the table. A perturbation of another size is resized to the victim's images, projected
-    onto its ball again, and the table says so. victims: names of registered classifiers, loaded one after the other,
-    or your own networks by name. images: images (N, C, H, W) in [0, 1] and labels (N,), or a function from a victim's
-    name to them, for victims of other sizes. clip: as in `metrics.predict`. device: where to compute; by default the
-    CPU for registered victims, and where they are for your own. cells: a journal (`uaplib.journal.Journal`) to which
-    every finished cell (`uaplib.cells`) is added; a cell that is there is not computed again, as long as perturbation,
-    victim's name, weights, images, labels, clip and autocast are the same. Run inside `torch.autocast` for lower
-    precision.
+    sources: by their names in the table. A perturbation of another size is brought to that of the victim's images by
+    `fit` ("tiled" or "resized"), projected onto its ball again, and the table says so. victims: names of registered
+    classifiers, loaded one after the other, or your own networks by name. images: images (N, C, H, W) in [0, 1] and
+    labels (N,), or a function from a victim's name to them, for victims of other sizes. clip: as in `metrics.predict`.
+    device: where to compute; by default the CPU for registered victims, and where they are for your own. cells: a
+    journal (`uaplib.journal.Journal`) to which every finished cell (`uaplib.cells`) is added; a cell that is there is
+    not computed again, as long as perturbation, victim's name, weights, images, labels, clip, fit and autocast are the
+    same. Run inside `torch.autocast` for lower precision.
 
     A victim that cannot be measured, for want of its weights or its images or because a perturbation does not fit, is
     left out with a warning, as long as there is another.
 
-    Raises ValueError for no source or no victim, an unknown victim, a perturbation out of its budget or not finite, or
-    one of another number of channels than a victim's images, TypeError for a source that is no UniversalPerturbation.
+    Raises ValueError for no source or no victim, an unknown victim or `fit`, a perturbation out of its budget or not
+    finite, or one of another number of channels than a victim's images, TypeError for a source that is no
+    UniversalPerturbation.
     """
     victims = [victims] if isinstance(victims, str) else victims
     victims = victims if isinstance(victims, Mapping) else dict.fromkeys(victims)
     if not sources or not victims:
         raise ValueError("a transfer matrix needs at least one source and one victim")
+    check_name("fit", fit, FITS)
     for name, source in sources.items():
         if not isinstance(source, UniversalPerturbation):
             raise TypeError(f"source {name!r} is a {type(source).__name__}, not a UniversalPerturbation")
@@ -206,7 +217,7 @@ def transfer_matrix(
                 test = images(name) if callable(images) else images
                 if network is None:
                     network = models.load(name, device or "cpu")
-                victim = Victim(network if device is None else network.to(device), *test, clip, batch_size)
+                victim = Victim(network if device is None else network.to(device), *test, clip, batch_size, fit=fit)
                 found += _column(name, victim, sources, journal, bar)
             except (ImportError, OSError, TypeError, ValueError) as error:
                 left_out[name] = error
@@ -224,7 +235,7 @@ def _column(
     column, last = [], journal.last(*LABELS)
     for source_name, source in sources.items():
         bar.set_postfix_str(f"{source_name} on {name}")
-        key, fitted = victim.key(source), source.fitted(victim.images)
+        key, fitted = victim.key(source), victim.fitted(source)
         last_key, known = last.get((source_name, name, "label"), (None, None))
         if last_key != key:
             known = journal.get(key)  # by another name of the source, perhaps
@@ -249,6 +260,11 @@ def load(cells: str | Path) -> TransferMatrix:
     return _matrix([cell for _, cell in found if cell["task"] == "label"])
 
 
+def _change(change: Mapping | None) -> str:
+    """From which size a perturbation came to the victim's, and how; empty where it had that size."""
+    return "x".join(map(str, change["from"])) + f", {change['mode']}" if change else ""
+
+
 def _matrix(cells: list[dict], left_out: Mapping[str, Exception] = MappingProxyType({})) -> TransferMatrix:
     rows, fooled = [], {}
     for cell in cells:
@@ -264,7 +280,7 @@ def _matrix(cells: list[dict], left_out: Mapping[str, Exception] = MappingProxyT
                 "error": found.wrong / found.n,
                 "clean_error": found.clean_wrong / found.n,
                 "n": found.n,
-                "resized": "x".join(map(str, cell["resized"]["from"])) if cell["resized"] else "",
+                "resized": _change(cell["resized"]),
             }
         )
         fooled[cell["source"], cell["victim"]] = found.fooled.numpy()

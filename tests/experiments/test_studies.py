@@ -49,9 +49,10 @@ def test_the_studies_of_uaps_are_of_what_they_are_asked_for():
     assert [recipe.ball for recipe in study["budgets"]] == [linf(budget) for budget in studies.BUDGETS_255]
     assert {recipe.ball for name in ("sizes", "seeds") for recipe in study[name]} == {linf(12)}
     assert [recipe.ball for recipe in study["norms"]] == [linf(12), NormBall(2, 3.0)]
-    assert [(r.images, r.all_settings["max_passes"]) for r in study["sizes"]] == [(n, 3) for n in studies.SIZES]
+    made = [(r.images, r.all_settings["max_passes"], r.seed) for r in study["sizes"]]
+    assert made == [(n, 3, 7 + k) for n in studies.SIZES for k in range(3)]
     assert [recipe.seed for recipe in study["seeds"]] == list(range(7, 7 + studies.SEEDS))
-    assert {recipe.seed for name in ("budgets", "sizes", "norms") for recipe in study[name]} == {7}
+    assert {recipe.seed for name in ("budgets", "norms") for recipe in study[name]} == {7}
     whole = [recipe for name in ("budgets", "seeds", "norms") for recipe in study[name]]
     assert {(recipe.images, recipe.all_settings["max_passes"]) for recipe in whole} == {(100, 5)}
     assert studies.uap_study() == studies.uap_study("resnet-mini", 24, 2.0, 0)
@@ -89,10 +90,36 @@ def test_the_ablations_are_of_their_priors_and_presets():
     found = [
         (prior, preset, recipe) for prior, each in studies.ablation_study().items() for preset, recipe in each.items()
     ]
-    assert all((recipe.method, recipe.preset) == (f"gd-uap-{prior}", preset) for prior, preset, recipe in found)
+    for prior, preset, recipe in found:
+        assert (recipe.method, recipe.preset) == (f"gd-uap-{prior}", "" if preset == "default" else preset)
     assert {(recipe.model, recipe.ball, recipe.seed) for *_, recipe in found} == {("efficientnet-lite0", linf(10), 0)}
     for prior, each in studies.ablation_study().items():
-        assert set(each) < set(METHODS[f"gd-uap-{prior}"].presets)
+        assert set(each) - {"default"} < set(METHODS[f"gd-uap-{prior}"].presets)
+
+
+def test_the_ablations_of_another_network_are_the_same_without_those_of_the_port():
+    first, second = studies.ablation_study(), studies.ablation_study(studies.SECOND_MODEL)
+    for prior, each in second.items():
+        assert list(each) == [preset for preset in first[prior] if "paper" not in preset]
+        for preset, recipe in each.items():
+            assert (recipe.model, recipe.settings) == ("mobilenet-v1-0.5", first[prior][preset].settings)
+    assert sum(len(each) for each in second.values()) == sum(len(each) for each in first.values()) - 4
+    assert {recipe for each in second.values() for recipe in each.values()} <= set(studies.book())
+
+
+def test_halving_is_studied_at_two_steps_from_several_starts():
+    study = studies.halving_study()
+    assert list(study) == [f"{steps} steps, {how}" for steps in ("large", "small") for how in ("halved", "not halved")]
+    step = {"large": 10 / 255, "small": 1 / 255}
+    for name, starts in study.items():
+        assert [recipe.seed for recipe in starts] == [0, 1, 2]
+        for recipe in starts:
+            settings = recipe.all_settings
+            assert (recipe.method, recipe.model, recipe.ball) == ("fff", "efficientnet-lite0", linf(10))
+            assert settings["learning_rate"] == pytest.approx(step[name.split()[0]])
+            assert (settings["halve_every"] is None and settings["saturation"] == 1) == ("not halved" in name)
+            assert bool(recipe.preset) == (name != "large steps, halved")
+    assert {recipe for recipes in study.values() for recipe in recipes} <= set(studies.book())
 
 
 def test_the_dense_study_has_every_recipe_once():
@@ -152,14 +179,15 @@ def test_the_controls_of_a_recipe_are_rows(folders):
         assert torch.equal(found[studies.control_row(recipe, control)].delta, make(crafted).delta)
 
 
-def test_nothing_was_optimised_in_the_study_of_patterns():
-    study = studies.pattern_study()
+def test_every_network_of_the_book_has_a_floor_of_what_nobody_optimised():
+    study = studies.floor_study()
     assert {row.name for row in METHODS.values() if not row.optimised} == set(studies.NOT_OPTIMISED)
     assert list(study) == [*studies.IMAGENET_MODELS, *studies.OTHERS, *models.names()]
-    for model, listed in study.items():
-        assert [recipe.method for recipe in listed] == list(studies.NOT_OPTIMISED)
-        assert {recipe.model for recipe in listed} == {model}
-        assert {recipe.ball for recipe in listed} == {linf(24) if model in models.names() else linf(10)}
+    for model, floor in study.items():
+        assert floor == studies.floor_recipes(model, linf(24) if model in models.names() else linf(10))
+        listed = [*floor["noise"], *floor["patterns"]]
+        assert {recipe.method for recipe in listed} == set(studies.NOT_OPTIMISED)
+        assert set(listed) <= set(studies.book())
 
 
 def test_the_study_of_the_papers_network_has_our_defaults_and_the_authors_rules_on_their_layers():
@@ -189,7 +217,9 @@ def test_uaps_of_large_networks_stand_beside_their_controls_and_beside_what_nobo
     for model, study in found.items():
         (uap,) = study.controlled
         assert (uap.method, uap.model, list(study.victims), study.released) == ("uap", model, [model], ())
-        assert list(study.recipes) == [*studies.pattern_study()[model], uap]
+        assert [recipe.method for recipe in study.recipes] == [*studies.NOT_OPTIMISED, "uap"]
+        floor = studies.floor_study()[model]
+        assert set(study.recipes) - {uap} <= {*floor["noise"], *floor["patterns"]}
         assert {recipe.ball for recipe in study.recipes} == {linf(10)}
     for model, passes in {"mobilenet-v1-0.25": 15, "googlenet-caffe": 5, "efficientnet-lite0": 17}.items():
         long = studies.long_uaps()[model]
@@ -198,19 +228,19 @@ def test_uaps_of_large_networks_stand_beside_their_controls_and_beside_what_nobo
     assert set(found["efficientnet-lite1"].recipes) & set(studies.transfer_studies()["imagenet"].recipes)
 
 
-def test_another_size_is_tried_by_tiles_and_by_going_there_and_back():
+def test_another_size_is_tried_by_resizing_and_by_going_there_and_back():
     found, methods = studies.size_studies(), [name for name in studies.OVERACTIVATING if name != "noise"]
     lites = studies.IMAGENET_MODELS
-    assert list(found) == [*(f"{name}, tiled" for name in lites), f"{lites[0]}, there and back"]
+    assert list(found) == [*(f"{name}, resized" for name in lites), f"{lites[0]}, there and back"]
     for name in lites:
-        study, own = found[f"{name}, tiled"], models.find(name).size
+        study, own = found[f"{name}, resized"], models.find(name).size
         expected = [(sister, method) for sister in lites if sister != name for method in methods]
         assert [(recipe.model, recipe.method) for recipe in study.controlled] == expected
         assert list(study.victims) == [name]
         assert {(recipe.ball, recipe.seed) for recipe in study.controlled} == {(linf(10), 0)}
         crafted = study.controlled[0].find()
-        assert torch.equal(study.controls["tiled"](crafted).delta, crafted.tiled(own, own).delta)
-    assert found["efficientnet-lite1, tiled"].rows[0] == "fff-efficientnet-lite0-linf10-s0, tiled"
+        assert torch.equal(study.controls["resized"](crafted).delta, crafted.resized(own, own).delta)
+    assert found["efficientnet-lite1, resized"].rows[0] == "fff-efficientnet-lite0-linf10-s0, resized"
     back = found[f"{lites[0]}, there and back"]
     assert [(recipe.model, recipe.method) for recipe in back.controlled] == [(lites[0], method) for method in methods]
     mine = back.controlled[0].find()

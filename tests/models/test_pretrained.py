@@ -319,5 +319,5 @@ def test_the_papers_networks_make_a_transfer_matrix(hub, monkeypatch):
     pictures = torch.rand(3, 3, 224, 224, generator=torch.Generator().manual_seed(0)), torch.arange(3)
     table = transfer.transfer_matrix(rows, few, pictures).table
     assert table.victim.tolist() == ["alexnet"] * 3 + ["googlenet"] * 3
-    assert table.resized.tolist() == ["", "", "227x227"] * 2
+    assert table.resized.tolist() == ["", "", "227x227, tiled"] * 2
     assert (table.n == 3).all()

@@ -33,7 +33,11 @@ PAPER = Settings(
 DEFAULT = Settings(
     learning_rate=10 / 255, batch_size=1, max_iterations=400, check_every=50, check_after=0, patience=4, halve_every=25
 )
-PRESETS = {"fff": ABLATIONS | {"authors": asdict(PAPER)}}
+_SMALL = {"learning_rate": 1 / 255}
+PRESETS = {
+    "fff": ABLATIONS
+    | {"authors": asdict(PAPER), "small-steps": _SMALL, "small-steps-no-halving": _SMALL | ABLATIONS["no-halving"]}
+}
 
 
 def fast_feature_fool(

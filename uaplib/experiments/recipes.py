@@ -26,7 +26,7 @@ from uaplib.files import check_writable, write_text
 from uaplib.journal import Journal
 from uaplib.metrics.tasks import TASKS
 from uaplib.names import check_name
-from uaplib.perturbation import UniversalPerturbation
+from uaplib.perturbation import FITS, UniversalPerturbation
 from uaplib.priors import NOISE_PICTURES
 
 SELECTION_IMAGES = 100
@@ -213,9 +213,7 @@ class Recipe:
 
     def _shape(self) -> list[int]:
         """The shape of the perturbation: that of one of the network's images."""
-        network = models.find(self.model)
-        size = [network.size] * 2 if isinstance(network.size, int) else list(network.size)
-        return [1, len(network.mean), *size]
+        return [1, *models.find(self.model).shape]
 
     def key(self, record: Record = at_hand) -> str:
         """Return the digest of its identity, which is the key of what it crafts."""
@@ -447,10 +445,11 @@ def cell_keys(delta_sha256: str, shape: Sequence[int], ball: NormBall, victim: s
 
 def _cell_key(delta_sha256: str, shape: Sequence[int], ball: NormBall, victim: str, images_record: Record) -> str:
     evaluated = images_record(victim, "evaluation", None)
+    fit = None if list(shape[1:]) == models.find(victim).shape else FITS[0]
     return cell_key(
         delta_sha256=delta_sha256, shape=shape, ball=ball,
         weights_sha256=weights_sha256(victim), images_sha256=evaluated["images_sha256"],
-        truth_sha256=evaluated["truth_sha256"], clip=True, autocast=None,
+        truth_sha256=evaluated["truth_sha256"], clip=True, autocast=None, fit=fit,
     )  # fmt: skip
 
 

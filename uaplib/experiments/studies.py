@@ -29,14 +29,15 @@ if TYPE_CHECKING:
 
 SIZES = (50, 100, 500, 1000, 4000)
 BUDGETS_255 = (4, 8, 12, 16, 20, 24, 32, 48)
-SEEDS = 5
+SEEDS, SIZE_SEEDS = 5, 3
 CHAPTER_EPS_255, CHAPTER_EPS_L2 = 24, 2.0
 SIZE_PASSES = 3  # 4,000 images take minutes a pass
 
 IMAGENET_MODELS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 SMALL_MODEL = "mobilenet-v1-0.25"  # 0.5 million parameters, 128 pixels
 PAPER_NETWORK = "googlenet-caffe"  # for which the papers have numbers
-OTHERS = (PAPER_NETWORK, "squeezenet1_1-caffe", "tiny-darknet", SMALL_MODEL)  # other families than the Lites
+SECOND_MODEL = "mobilenet-v1-0.5"  # on which nobody tuned anything
+OTHERS = (PAPER_NETWORK, "squeezenet1_1-caffe", "tiny-darknet", SMALL_MODEL, SECOND_MODEL)  # of other families
 IMAGENET_EPS_255, IMAGENET_SEEDS, TRANSFER_SEEDS, NOISE_DRAWS = 10, 3, 3, 10
 PAPER_NETWORKS = ("alexnet", "googlenet", "vgg16", "vgg19", "resnet152")
 KEPT_STUDIES = ("fashion-mnist", "imagenet")
@@ -54,7 +55,7 @@ def uap_study(
     sizes = [{"images": size, "max_passes": SIZE_PASSES} for size in SIZES]
     return {
         "budgets": [Recipe("uap", model, linf(budget), seed) for budget in BUDGETS_255],
-        "sizes": [Recipe("uap", model, ball, seed, settings) for settings in sizes],
+        "sizes": [Recipe("uap", model, ball, seed + k, settings) for settings in sizes for k in range(SIZE_SEEDS)],
         "seeds": [Recipe("uap", model, ball, seed + k) for k in range(SEEDS)],
         "norms": [Recipe("uap", model, ball, seed), Recipe("uap", model, NormBall(2, eps_l2), seed)],
     }
@@ -80,11 +81,11 @@ def long_uaps() -> dict[str, Recipe]:
     }
 
 
-def pattern_study() -> dict[str, list[Recipe]]:
-    """Return, by their networks, the recipes of what nobody optimised, noise and patterns, at the book's budgets."""
-    ball = dict.fromkeys(IMAGENET_MODELS + OTHERS, linf(IMAGENET_EPS_255))
-    ball |= dict.fromkeys(models.names(), linf(CHAPTER_EPS_255))
-    return {model: [Recipe(name, model, ball[model]) for name in NOT_OPTIMISED] for model in ball}
+def floor_study() -> dict[str, dict[str, list[Recipe]]]:
+    """Return, by their networks, the recipes of what attacks have to rise above, at the book's budgets."""
+    balls = dict.fromkeys(IMAGENET_MODELS + OTHERS, linf(IMAGENET_EPS_255))
+    balls |= dict.fromkeys(models.names(), linf(CHAPTER_EPS_255))
+    return {model: floor_recipes(model, ball) for model, ball in balls.items()}
 
 
 def floor_recipes(model: str, ball: NormBall) -> dict[str, list[Recipe]]:
@@ -122,10 +123,25 @@ def paper_network_study() -> dict[str, dict[str, Recipe]]:
     return study
 
 
-def ablation_study() -> dict[str, dict[str, Recipe]]:
-    """Return the recipes of the ablations of GD-UAP on the first ImageNet network, by the prior and the preset.
+def halving_study() -> dict[str, list[Recipe]]:
+    """Return the recipes of Fast Feature Fool with and without halving, by the step, several starts each.
 
     Their perturbations are not kept, only their records and what they do.
+    """
+    ways = {"large steps": ("", "no-halving"), "small steps": ("small-steps", "small-steps-no-halving")}
+    ball, model = linf(IMAGENET_EPS_255), IMAGENET_MODELS[0]
+    return {
+        f"{steps}, {how}": [ablation("fff", model, ball, preset, k) for k in range(IMAGENET_SEEDS)]
+        for steps, presets in ways.items()
+        for how, preset in zip(("halved", "not halved"), presets, strict=True)
+    }
+
+
+def ablation_study(model: str = IMAGENET_MODELS[0]) -> dict[str, dict[str, Recipe]]:
+    """Return the recipes of the ablations of GD-UAP on an ImageNet network, by the prior and the preset.
+
+    "default" is what they differ from. The others' perturbations are not kept, only their records and what they do.
+    The port's four are of the first network alone.
     """
     names = {
         "none": ("convolutions", "saturation-halving", "no-halving", "image-selected", "paper", "paper-large-steps",
@@ -133,9 +149,14 @@ def ablation_study() -> dict[str, dict[str, Recipe]]:
         "range": ("convolutions", "no-halving", "white-noise", "pink-noise", "one-picture", "image-selected"),
         "data": ("convolutions", "no-halving", "augmented", "image-selected"),
     }  # fmt: skip
-    ball, model = linf(IMAGENET_EPS_255), IMAGENET_MODELS[0]
+    ball = linf(IMAGENET_EPS_255)
     return {
-        prior: {preset: ablation(f"gd-uap-{prior}", model, ball, preset) for preset in presets}
+        prior: {"default": ablation(f"gd-uap-{prior}", model, ball)}
+        | {
+            preset: ablation(f"gd-uap-{prior}", model, ball, preset)
+            for preset in presets
+            if model == IMAGENET_MODELS[0] or "paper" not in preset
+        }
         for prior, presets in names.items()
     }
 
@@ -295,15 +316,20 @@ def control_studies() -> dict[str, TransferStudy]:
     """
     uaps = [recipe for recipe in transfer_studies()["imagenet"].recipes if recipe.method == "uap"]
     return {
-        recipe.model: TransferStudy([*pattern_study()[recipe.model], recipe], [recipe.model], (), [recipe])
+        recipe.model: TransferStudy([*_not_optimised(recipe), recipe], [recipe.model], (), [recipe])
         for recipe in [*uaps, *long_uaps().values()]
     }
+
+
+def _not_optimised(beside: Recipe) -> list[Recipe]:
+    """One draw of noise and one pattern of each kind, on the network and at the budget of a recipe."""
+    return [Recipe(name, beside.model, beside.ball) for name in NOT_OPTIMISED]
 
 
 def size_studies() -> dict[str, TransferStudy]:
     """Return, by what they do, what another input size costs on the three networks whose sizes differ.
 
-    For each network the sisters' perturbations, "tiled" instead of resized; for the first one its own perturbations,
+    For each network the sisters' perturbations, "resized" instead of tiled; for the first one its own perturbations,
     too, resized to the next size "and back".
     """
     size = {name: models.find(name).size for name in IMAGENET_MODELS}
@@ -311,8 +337,8 @@ def size_studies() -> dict[str, TransferStudy]:
     found = {}
     for victim, own in size.items():
         sisters = [recipe for recipe in crafted if recipe.model != victim]
-        tiled = {"tiled": lambda one, own=own: one.tiled(own, own)}
-        found[f"{victim}, tiled"] = TransferStudy([], [victim], (), sisters, tiled)
+        resized = {"resized": lambda one, own=own: one.resized(own, own)}
+        found[f"{victim}, resized"] = TransferStudy([], [victim], (), sisters, resized)
     first, (own, other, *_) = IMAGENET_MODELS[0], size.values()
     back = {"there and back": lambda one: one.resized(other, other).resized(own, own)}
     mine = [recipe for recipe in crafted if recipe.model == first]
@@ -322,11 +348,13 @@ def size_studies() -> dict[str, TransferStudy]:
 def book() -> list[Recipe]:
     """Return every recipe that the book's chapters load with their default parameters, once."""
     listed = [*chain(*uap_study().values()), *chain(*(study.values() for study in ablation_study().values()))]
-    listed += [*imagenet_study(), *mini_study(), *dense_study()]
+    listed += [*chain(*halving_study().values()), *imagenet_study(), *mini_study(), *dense_study()]
     listed += [recipe for name in KEPT_STUDIES for recipe in transfer_studies()[name].recipes]
     # Last come those for whose networks files have to be downloaded.
     listed += [
-        *chain(*pattern_study().values(), *(ways.values() for ways in paper_network_study().values())),
+        *chain(*(each for floor in floor_study().values() for each in floor.values())),
+        *chain(*(study.values() for study in ablation_study(SECOND_MODEL).values())),
+        *chain(*(ways.values() for ways in paper_network_study().values())),
         *long_uaps().values(),
     ]
     return list(dict.fromkeys(listed))

@@ -66,6 +66,12 @@ class Network:
             needed = "needs resize, the short side of a photograph" if self.resize is None else "takes no resize"
             raise ValueError(f"resize={self.resize!r}: a network for {self.data_set} {needed}")
 
+    @property
+    def shape(self) -> list[int]:
+        """The shape of one of its images, [C, H, W]."""
+        size = [self.size] * 2 if isinstance(self.size, int) else list(self.size)
+        return [len(self.mean), *size]
+
 
 @dataclass(frozen=True)
 class Pattern:

@@ -16,7 +16,7 @@ from uaplib.experiments import Recipe, studies
 from uaplib.files import write_atomically
 from uaplib.metrics import predict
 
-RECIPE = studies.uap_study()["sizes"][-2]  # 1,000 crafting images
+RECIPE = next(recipe for recipe in studies.uap_study()["sizes"] if recipe.images == 1000)
 CLASSES = ("Ankle boot", "Dress", "Bag", "Coat", "Trouser", "Sneaker")  # of the six pictures, row by row
 
 _BACKGROUND, _FRAME, _TEXT = "#11151f", "#3a4256", "#e6e9f0"  # a dark card, which suits a white and a black page
