@@ -21,8 +21,8 @@ def test_the_row_of_a_floor_has_the_mean_and_the_ends_of_the_draws_and_the_best_
 
 @pytest.mark.parametrize("model", ["resnet-mini", "tiny-darknet"])
 def test_a_floor_of_the_book_is_that_of_its_cells(model, monkeypatch):
-    """Nothing is measured, and no network is loaded, whose files may not be here."""
-    monkeypatch.setattr(recipes.models, "load", lambda *_: pytest.fail("a network was loaded"))
+    """Nothing is measured: the files of a network may not be here."""
+    monkeypatch.setattr(recipes.Recipe, "measure", lambda *_: pytest.fail("something was measured"))
     found, study = floor(model), studies.floor_study()[model]
     assert [rate.value for rate in found.noise] == [r.measured().evaluation.fooling_rate.value for r in study["noise"]]
     assert list(found.patterns) == [studies.pattern_name(recipe) for recipe in study["patterns"]]

@@ -148,10 +148,13 @@ def _caffe(
     return replace(_original(build, size, 256, _CAFFE, source, licence, weights_sha256), structure=structure)
 
 
-def _mobilenet(build: Callable[[], nn.Module], size: int, resize: int, weights_sha256: str) -> Network:
+def _mobilenet(
+    build: Callable[[], nn.Module], structure: Callable[[], nn.Module], size: int, resize: int, weights_sha256: str
+) -> Network:
     """A MobileNet of 8 bits."""
     source = "github.com/google-coral/test_data: 8-bit files"
-    return _original(build, size, resize, _EIGHT_BIT, source, "Apache 2.0", weights_sha256)
+    found = _original(build, size, resize, _EIGHT_BIT, source, "Apache 2.0", weights_sha256)
+    return replace(found, structure=structure)
 
 
 def _original(
@@ -203,30 +206,35 @@ ORIGINALS = {  # read from the files of their authors
     ),
     "mobilenet-v1": _mobilenet(
         lambda: models.mobilenets.mobilenet_v1(1.0),
+        lambda: models.mobilenets.build_v1(1.0),
         224,
         256,
         "87080311daa6c729e42a344c0fa8592c27a3b48a8be1565a44387c779809c03d",
     ),
     "mobilenet-v1-0.75": _mobilenet(
         lambda: models.mobilenets.mobilenet_v1(0.75),
+        lambda: models.mobilenets.build_v1(0.75),
         192,
         219,
         "245ab89db95028963d87de15756d30baaba8995f7de85ebf7d6b428d0208b4a4",
     ),
     "mobilenet-v1-0.5": _mobilenet(
         lambda: models.mobilenets.mobilenet_v1(0.5),
+        lambda: models.mobilenets.build_v1(0.5),
         160,
         183,
         "20cbc15cf4a0ebfbb423f5b324923ade3cfc03bbfd20dc66d51693ba61ca4e7c",
     ),
     "mobilenet-v1-0.25": _mobilenet(
         lambda: models.mobilenets.mobilenet_v1(0.25),
+        lambda: models.mobilenets.build_v1(0.25),
         128,
         146,
         "0a2d6eeb703be3784c28ae8d02cb25bc5fac9ca5406374c3fb07a9278f358d2f",
     ),
     "mobilenet-v2": _mobilenet(
         lambda: models.mobilenets.mobilenet_v2(),
+        lambda: models.mobilenets.build_v2(),
         224,
         256,
         "f0fadd1ece0d0b65c49e09afc4515690c6f10035ad5f44ceb9b7d1be0cb2d50d",
