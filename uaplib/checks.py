@@ -1,8 +1,9 @@
 """Checks of what users hand in: clear errors that name the argument, the value and what is allowed."""
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -213,6 +214,25 @@ def true_or_false(**values: Any) -> dict[str, bool]:
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, not {value!r}")
     return found
+
+
+_KINDS = {bool: true_or_false, int: whole, float: real}
+
+
+def check_fields(settings: Any, at_least_1: Sequence[str] = ()) -> None:
+    """Check the numbers and truth values of a frozen dataclass by the types of its fields, and make them Python's own.
+
+    None passes where a field's type says so. Raises TypeError that names the field, and ValueError for a number below
+    1 where the name is in `at_least_1`.
+    """
+    for each in fields(settings):
+        kinds, value = get_args(each.type) or (each.type,), getattr(settings, each.name)
+        check = next((_KINDS[kind] for kind in kinds if kind in _KINDS), None)
+        if check is None or (value is None and type(None) in kinds):
+            continue
+        object.__setattr__(settings, each.name, check(**{each.name: value})[each.name])
+        if each.name in at_least_1 and value < 1:
+            raise ValueError(f"{each.name} must be a whole number of at least 1, not {value}")
 
 
 def check_seed(seed: Any) -> int:

@@ -72,6 +72,16 @@ def measure(model: nn.Module, images: Tensor, layers: Sequence[Layer], statistic
     several tensors, the first counts. The hooks are removed whatever happens. Raises ValueError when a layer does not
     fire, or returns something else than tensors.
     """
+    return observe(model, images, layers, statistic)[0]
+
+
+def observe(
+    model: nn.Module, images: Tensor, layers: Sequence[Layer], statistic: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Do as `measure`, and return what the model says of the images as well.
+
+    `statistic` may also map to tensors of one shape for all layers, for instance to a number for each image.
+    """
     wanted, calls, found = set(layers), Counter(), {}
 
     def reduce(name: str, output: object) -> None:
@@ -86,13 +96,40 @@ def measure(model: nn.Module, images: Tensor, layers: Sequence[Layer], statistic
     names = dict.fromkeys(layer.name for layer in layers)
     handles = [modules[name].register_forward_hook(lambda _, __, out, name=name: reduce(name, out)) for name in names]
     try:
-        model(images.clone())  # a network may work in place
+        said = model(images.clone())  # a network may work in place
     finally:
         for handle in handles:
             handle.remove()
     if silent := [layer for layer in layers if layer not in found]:
         raise ValueError(f"layers {silent} did not fire; choose them with images of the same kind")
-    return torch.stack([found[layer] for layer in layers])
+    return torch.stack([found[layer] for layer in layers]), said
+
+
+class _Fired(Exception):
+    """A layer has fired, and the rest of the network need not run."""
+
+
+def activation(model: nn.Module, images: Tensor, layer: Layer) -> Tensor:
+    """Run the model on `images` until the layer fires and return its output, (N, ...), connected for gradients.
+
+    Raises ValueError when it does not fire, or returns something else than tensors.
+    """
+    found, calls = [], Counter()
+
+    def stop(module: nn.Module, inputs: tuple, output: object) -> None:
+        if calls[layer.name] == layer.call:
+            found.append(_tensor(layer.name, output))
+            raise _Fired
+        calls[layer.name] += 1
+
+    handle = model.get_submodule(layer.name).register_forward_hook(stop)
+    try:
+        model(images.clone())
+    except _Fired:
+        return found[0]
+    finally:
+        handle.remove()
+    raise ValueError(f"layer {layer} did not fire; choose it with images of the same kind")
 
 
 def _tensor(name: str, output: object) -> Tensor:

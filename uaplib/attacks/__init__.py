@@ -21,6 +21,13 @@ _LATER = {row.module[1:]: f"{row.module}:{row.module[1:]}" for row in METHODS.va
     "GD_UAP_DEFAULTS": "_gd_uap:DEFAULTS",
     "Settings": "activations:Settings",
     "GDUAPSettings": "_gd_uap:GDUAPSettings",
+    "CosineUAPSettings": "_cosine_uap:CosineUAPSettings",
+    "DFUAPSettings": "_df_uap:DFUAPSettings",
+    "DMUAPSettings": "_dm_uap:DMUAPSettings",
+    "PSPUAPSettings": "_psp_uap:PSPUAPSettings",
+    "SGASettings": "_sga:SGASettings",
+    "SGDUAPSettings": "_sgd_uap:SGDUAPSettings",
+    "SVUAPSettings": "_sv_uap:SVUAPSettings",
     "energy": "activations:energy",
     "mean_activation": "activations:mean_activation",
 }

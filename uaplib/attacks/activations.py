@@ -4,9 +4,10 @@ A loss on layer activations, pictures under the perturbation (or none), Adam, a 
 perturbation, and a clock that says when to measure and when to stop.
 """
 
+import math
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from uaplib import features, priors
-from uaplib.attacks import runs
+from uaplib.attacks import rules, runs
 from uaplib.balls import NormBall, clamp
-from uaplib.checks import check_gradients, check_images, real, true_or_false, warn_without_gradient, whole
+from uaplib.checks import check_fields, check_gradients, check_images, warn_without_gradient
 from uaplib.features import Layer
 from uaplib.metrics import fooling_rate, predict
 from uaplib.models import Normalized
@@ -87,15 +88,8 @@ class Settings:
 
     def __post_init__(self):
         """Check the numbers."""
-        kinds = {float: real, bool: true_or_false, int: whole}
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if value is not None or each.name != "halve_every":
-                check = kinds.get(each.type, whole)
-                object.__setattr__(self, each.name, check(**{each.name: value})[each.name])
-        for name in ("batch_size", "max_iterations", "check_every", "patience", "halve_every"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {getattr(self, name)}")
+        counts = ("batch_size", "max_iterations", "check_every", "patience", "halve_every")
+        check_fields(self, at_least_1=counts)
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, not {self.learning_rate}")
         if self.check_after < 0:
@@ -218,9 +212,14 @@ def craft(
     everywhere.
     """
     check_images(task.selection, "selection images")
-    if task.ball.p == 2 or task.ball.eps == 0:
-        raise ValueError(f"saturation is defined for l-infinity balls with eps > 0, not for {task.ball}")
+    check_has_saturation(task.ball)
     return runs.craft(_Run(task, settings), checkpoint, progress)
+
+
+def check_has_saturation(ball: NormBall) -> None:
+    """Raise ValueError unless it is an l-infinity ball with some room."""
+    if ball.p != math.inf or not ball.eps > 0:
+        raise ValueError(f"saturation is defined for l-infinity balls with eps > 0, not for {ball}")
 
 
 class _Run(runs.Run):
@@ -236,8 +235,9 @@ class _Run(runs.Run):
         start = self.ball.sample(selection[:1].shape).to(selection)
         # Adam's small numbers are lost in half precision.
         start = start.to(torch.promote_types(start.dtype, torch.float32))
-        self.v = start.requires_grad_()
-        self.adam = torch.optim.Adam([self.v], lr=self.settings.learning_rate)
+        ball = self.ball if self.settings.project else None
+        self.adam = rules.AdamSteps(start, ball, self.settings.learning_rate)
+        self.v = self.adam.v
         self.best = self.iterate()
 
     def iterate(self) -> Tensor:
@@ -266,15 +266,12 @@ class _Run(runs.Run):
             seen = self.task.add(pictures, self.ball.project(self.v))
             seen = clamp(seen, 0, 1) if self.settings.clip else seen
             loss = activation_loss(self.model, seen.to(pictures), self.task.layers, self.task.statistic)
-        (self.v.grad,) = torch.autograd.grad(loss, self.v)
-        if not torch.isfinite(self.v.grad).all():
+        (gradient,) = torch.autograd.grad(loss, self.v)
+        if not torch.isfinite(gradient).all():
             raise FloatingPointError(f"the gradient is not finite in iteration {self.clock.iteration + 1}")
         if self.clock.iteration == 0:
-            warn_without_gradient((self.v.grad == 0).flatten(1).all(1))
-        self.adam.step()
-        if self.settings.project:
-            with torch.no_grad():
-                self.v.copy_(self.ball.project(self.v))
+            warn_without_gradient((gradient == 0).flatten(1).all(1))
+        self.adam.step(gradient)
         return loss.item()
 
     def measure(self) -> None:
@@ -312,23 +309,16 @@ class _Run(runs.Run):
         return self.clock.iteration, self.settings.max_iterations
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
-        moments = self.adam.state[self.v] if self.clock.iteration else {}
         clock = {name: value for name, value in vars(self.clock).items() if name != "settings"}
-        return {"v": self.v, "best": self.best, **moments}, clock
+        return {"best": self.best, **self.adam.state()}, clock
 
     def restore(self, tensors: dict[str, Tensor], rest: dict) -> None:
-        moments = {name: tensor for name, tensor in tensors.items() if name not in ("v", "best")}
-        with torch.no_grad():
-            self.v.copy_(tensors["v"])
-        self.best = tensors["best"].to(self.v.device)
-        if moments:
-            # Adam counts its steps on the CPU, wherever the variable is.
-            moved = {name: moment.to(self.v.device) for name, moment in moments.items() if name != "step"}
-            self.adam.state[self.v] = moved | {"step": moments["step"]}
+        self.best = tensors.pop("best").to(self.v.device)
+        self.adam.restore(tensors)
         vars(self.clock).update(rest)
 
     def delta(self) -> Tensor:
         return self.best
 
     def counts(self) -> dict:
-        return {"iterations": self.clock.iteration}
+        return {"iterations": self.clock.iteration, "gradients": self.clock.iteration * self.settings.batch_size}

@@ -140,5 +140,34 @@ _ROWS = (
         paper="mopuri2018generalizable", cost="up to 400 iterations, four pictures each", images=300, selects=True,
         fixed={"prior": "data"},
     ),
+    Method(
+        "psp-uap", "pseudo-semantic priors", "PSP-UAP", "_psp_uap", sees="nothing", paper="lee2025data",
+        cost="up to 1,000 iterations, ten crops each", selects=True, tasks=("label",),
+    ),
+    Method(
+        "sgd-uap", "UAP by stochastic gradients", "SGD-UAP", "_sgd_uap", sees="predictions",
+        paper="shafahi2020universal", cost="10,000 gradients of one image", images=900, tasks=("label",),
+    ),
+    Method(
+        "sga", "stochastic gradient aggregation", "SGA", "_sga", sees="predictions", paper="liu2023enhancing",
+        cost="10,000 gradients of one image", images=900, tasks=("label",),
+    ),
+    Method(
+        "df-uap", "UAP by margins of logits", "DF-UAP", "_df_uap", sees="predictions", paper="zhang2020understanding",
+        cost="10,000 gradients of one image", images=900, tasks=("label",),
+    ),
+    Method(
+        "cosine-uap", "UAP by the cosine of logits", "Cosine-UAP", "_cosine_uap", sees="images",
+        paper="zhang2021data", cost="10,000 gradients of one image", images=900, tasks=("label",),
+    ),
+    Method(
+        "dm-uap", "UAP against hardened networks and images", "DM-UAP", "_dm_uap", sees="predictions",
+        paper="zhang2025improving", cost="10,000 gradients of one image, 21 of each image a step", images=900,
+        tasks=("label",),
+    ),
+    Method(
+        "sv-uap", "singular vector of a hidden layer", "SV-UAP", "_sv_uap", sees="images", paper="khrulkov2018art",
+        cost="up to 20 iterations, two derivatives of each image", images=64, norms=(2.0, math.inf),
+    ),
 )  # fmt: skip
 METHODS: Mapping[str, Method] = MappingProxyType({row.name: row for row in _ROWS})

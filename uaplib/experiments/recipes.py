@@ -111,6 +111,16 @@ class Recipe:
         return self._checked(dict(self.settings))
 
     @property
+    def sees(self) -> str:
+        """What it sees of the data, one of `uaplib.attacks.methods.SEES`: some settings ask for more than the method.
+
+        With a target it is less: labels play no part then.
+        """
+        if self.all_settings.get("labels") == "truth":
+            return "labels"
+        return "images" if self.all_settings.get("target") is not None else self.row.sees
+
+    @property
     def images(self) -> int | None:
         """How many images it crafts on at most; None for a method that sees none."""
         return self.all_settings.get("images")
@@ -171,7 +181,7 @@ class Recipe:
         seen = {}
         if self.row.sees != "nothing":
             seen["images"], labels = self._on(device, chosen["role"], self._count())
-            if self.row.held_out or self.row.sees == "labels":
+            if self.row.held_out or self.sees == "labels":
                 seen["labels"] = labels
             if self.row.held_out:
                 seen["held_out"] = self._on(device, "evaluation", self.row.held_out)
@@ -208,6 +218,8 @@ class Recipe:
         if self.row.sees != "nothing":
             found = record(self.model, parameters.pop("role"), self.images)
             parameters |= {"images": found["images"], "images_sha256": found["images_sha256"]}
+            if self.sees == "labels":
+                parameters["truth_sha256"] = found["truth_sha256"]
         about = {"source_sha256": weights_sha256(self.model), "shape": self._shape(), "version": self.row.version}
         return perturbation.identity(self.method, self.ball, seed=self.seed, parameters=parameters, **about)
 

@@ -49,7 +49,9 @@ class _Normalise(torch.autograd.Function):
         t = 1 + _SHARE * _over_channels(x * x)
         shrink = t.pow(-_EXPONENT)
         y = x * shrink
-        ctx.save_for_backward(x, shrink, 2 * _SHARE * _EXPONENT * y / t)
+        saved = x, shrink, 2 * _SHARE * _EXPONENT * y / t
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
         return y
 
     @staticmethod
@@ -57,6 +59,11 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> Tensor:
         x, shrink, neighbours = ctx.saved_tensors
         return gradient * shrink - x * _over_channels(gradient * neighbours)
+
+    @staticmethod
+    def jvp(ctx, tangent: Tensor) -> Tensor:
+        x, shrink, neighbours = ctx.saved_tensors
+        return tangent * shrink - neighbours * _over_channels(x * tangent)
 
 
 def _over_channels(x: Tensor) -> Tensor:
