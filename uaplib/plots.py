@@ -61,7 +61,7 @@ def show(
 
 
 def show_perturbations(deltas: Tensor, eps: float, titles: Sequence[str] = (), **layout) -> Figure:
-    """Draw grey perturbations (N, 1, H, W): orange adds light, blue takes it away, white is zero; full at +-eps."""
+    """Draw grey perturbations (N, 1, H, W): orange adds light, purple takes it away, white is zero; full at +-eps."""
     return show(deltas, titles, limits=(-eps, eps), cmap="PuOr_r", **layout)
 
 
@@ -167,7 +167,7 @@ def matrix(
     axis.grid(False)
     axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
     axis.set_yticks(range(len(rows)), rows)
-    dark = (highest or np.nanmax(values)) / 2
+    dark = 0.6 * (highest or np.nanmax(values))  # from here on white is the easier to read
     for (row, column), value in np.ndenumerate(values):
         axis.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value > dark else "black",
                   fontsize="small")  # fmt: skip
