@@ -11,7 +11,13 @@ from uaplib.balls import NormBall, linf
 from uaplib.experiments import Recipe
 
 SHAPE = (3, 8, 12)
-ALL = {each.__name__: each for each in (patterns.chessboard, patterns.stripes, patterns.fourier, patterns.blocks)}
+ALL = {
+    each.__name__: each
+    for each in (
+        patterns.chessboard, patterns.stripes, patterns.fourier, patterns.blocks, patterns.circles, patterns.perlin,
+        patterns.gabor,
+    )
+}  # fmt: skip
 
 
 def rows(pattern, channel=0):
@@ -98,7 +104,7 @@ def test_a_recipe_makes_the_pattern_at_the_whole_budget(name, ball):
     recipe = Recipe(name, "vgg16-mini", ball, seed=3)
     found = recipe.craft()
     assert ball.norm(found.delta).item() == pytest.approx(ball.eps, rel=1e-6)
-    own = ALL[name]((1, 28, 28), **({"seed": 3} if name == "blocks" else {}))
+    own = ALL[name]((1, 28, 28), **({"seed": 3} if name in ("blocks", "perlin", "gabor") else {}))
     assert torch.allclose(found.delta / found.delta.abs().max(), own)
     assert (found.method, found.source, found.key) == (name, "", recipe.key())
     assert torch.equal(recipe.find().delta, found.delta)
@@ -128,3 +134,62 @@ def test_a_recipes_settings_are_those_of_the_pattern():
 def test_every_pattern_is_a_method_that_nobody_optimised():
     assert {name for name, row in METHODS.items() if row.module == "_patterns"} == set(ALL)
     assert {name for name, row in METHODS.items() if not row.optimised} == {"noise", *ALL}
+
+
+def test_circles_by_hand():
+    assert rows(patterns.circles((1, 3, 6), 3, 3.0)) == ["------", "-+--+-", "------"]
+
+
+def test_rings_repeat_with_their_tiles_and_their_period():
+    found = patterns.circles((1, 60, 60), 20, 5.0)[0, 0]
+    assert torch.equal(found[:20, :20], found[20:40, 40:60])
+    middle = patterns.circles((1, 201, 201), 201, 10.0)[0, 0, 100]
+    assert torch.equal(middle[100:191], middle[110:201])
+    assert torch.equal(middle, middle.flip(0))
+
+
+def test_perlin_noise_is_zero_on_its_lattice_and_smooth_between():
+    noise = patterns._lattice_noise((64, 64), 8.0, torch.Generator().manual_seed(0))
+    assert noise[::8, ::8].abs().max() == 0
+    assert noise.abs().max() > 0.3
+    steps = [noise.diff(dim=dimension).abs().max().item() for dimension in (0, 1)]
+    assert max(steps) < 0.4  # a lattice of 8 pixels, slopes of length one
+    assert not torch.equal(noise, patterns._lattice_noise((64, 64), 8.0, torch.Generator().manual_seed(1)))
+
+
+def test_more_octaves_and_faster_sines_make_finer_patterns():
+    def changes(**settings):
+        return (patterns.perlin((1, 128, 128), 40.0, **settings)[0, 0].diff(dim=1) != 0).float().mean().item()
+
+    assert changes(octaves=1, sine=4.0) < changes(octaves=1, sine=16.0)
+    assert changes(octaves=1, sine=8.0) < changes(octaves=4, sine=8.0)
+
+
+@pytest.mark.parametrize(("angle", "along"), [(0.0, 0), (math.pi / 2, 1)])
+def test_gabor_noise_has_its_wavelength_and_its_direction(angle, along):
+    noise = patterns.gabor((1, 128, 128), 8.0, 12.0, angle, 1)[0, 0].double()
+    power = torch.fft.fft2(noise).abs().square()
+    power[0, 0] = 0
+    peak = divmod(int(power[:64, :64].argmax()), 64)
+    assert 13 <= peak[along] <= 19  # 128 / 8 = 16 waves
+    assert peak[1 - along] <= 4
+
+
+def test_gabor_noise_in_many_directions_has_none():
+    power = torch.fft.fft2(patterns.gabor((1, 128, 128), 8.0, 6.0, 0.0, 8)[0, 0].double()).abs().square()
+    radius = torch.hypot(*torch.meshgrid(*[torch.fft.fftfreq(128) * 128] * 2, indexing="ij"))
+    ring = power[(radius > 12) & (radius < 20)].sum()
+    assert ring / power[radius > 0].sum() > 0.4
+    upper, left = power[:, :32].sum(), power[:32].sum()
+    assert 0.6 < (upper / left).item() < 1.6
+
+
+@pytest.mark.parametrize(
+    ("pattern", "settings"),
+    [("circles", {"tile": 0}), ("circles", {"period": 0.0}), ("perlin", {"octaves": 0}), ("perlin", {"period": -1.0}),
+     ("perlin", {"sine": 0.0}), ("gabor", {"sides": 0}), ("gabor", {"sigma": 0.0}), ("gabor", {"wavelength": 0.0}),
+     ("gabor", {"density": 2.0})],
+)  # fmt: skip
+def test_bad_parameters_are_named(pattern, settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        ALL[pattern](SHAPE, **settings)

@@ -1,4 +1,4 @@
-"""Patterns that nobody optimised: chessboards, stripes, waves and random blocks, baselines beside noise.
+"""Patterns that nobody optimised: chessboards, stripes, waves, blocks, circles and procedural noise, beside noise.
 
 Each is a float32 tensor (1, C, H, W) of values in [-1, 1], to be scaled to a budget. Sizes are in pixels of the image
 that the network sees. A chessboard of single pixels is the highest frequency in both directions.
@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from uaplib.checks import check_seed, true_or_false, whole
+from uaplib.checks import check_seed, real, true_or_false, whole
 from uaplib.names import check_name
 
 DIRECTIONS = ("columns", "rows", "diagonals")
@@ -62,6 +62,87 @@ def blocks(shape: tuple[int, int, int], size: int = 8, coloured: bool = True, se
     generator = torch.Generator().manual_seed(check_seed(seed))
     signs = torch.randint(2, (channels, int(rows.max()) + 1, int(columns.max()) + 1), generator=generator)
     return _signs(signs[:, rows][:, :, columns] == 1, shape)
+
+
+def circles(shape: tuple[int, int, int], tile: int = 50, period: float = 10 / 3) -> Tensor:
+    """Return tiles of so many pixels, in each rings around its centre that are +1 and -1, the same in all channels.
+
+    period: how far it is from ring to ring. The defaults are the tiles and rings of Zhang et al. (2022) for 299 pixels.
+    """
+    real(period=period)
+    if whole(tile=tile)["tile"] < 1 or not period > 0:
+        raise ValueError(f"tile must be at least 1 and period positive, not {tile} and {period}")
+    _, height, width = shape
+    y, x = (torch.arange(side, dtype=torch.float64) % tile - (tile - 1) / 2 for side in (height, width))
+    return _signs(torch.cos(2 * math.pi * torch.hypot(y[:, None], x) / period) >= 0, shape)
+
+
+def perlin(
+    shape: tuple[int, int, int], period: float = 60.0, octaves: int = 1, sine: float = 18.0, seed: int = 0
+) -> Tensor:
+    """Return the sign of a sine of Perlin noise, the same in all channels (Co et al., 2019).
+
+    period: the distance of the noise's lattice in pixels; each of the `octaves` beside the first has half of it and
+    half the height of the one before. sine: how many half waves the noise goes through between its ends.
+    """
+    real(period=period, sine=sine)
+    if whole(octaves=octaves)["octaves"] < 1 or not (period > 0 and sine > 0):
+        raise ValueError(f"octaves must be at least 1, period and sine positive, not {octaves}, {period} and {sine}")
+    generator = torch.Generator().manual_seed(check_seed(seed))
+    noise = sum(_lattice_noise(shape[1:], period / 2**k, generator) / 2**k for k in range(octaves))
+    low, high = noise.aminmax()
+    wave = torch.sin(math.pi * sine * (noise - low) / (high - low))
+    low, high = wave.aminmax()
+    return _signs(wave >= (low + high) / 2, shape)
+
+
+def _lattice_noise(sides: tuple[int, int], period: float, generator: torch.Generator) -> Tensor:
+    """Perlin's noise, float64 (H, W): slopes at the corners of a lattice, drawn at random, smoothly between them."""
+    places = [torch.arange(side, dtype=torch.float64) / period for side in sides]
+    corners = [each.long() for each in places]
+    angles = 2 * math.pi * torch.rand([int(each.max()) + 2 for each in corners], generator=generator).double()
+    y, x = places[0] - corners[0], places[1] - corners[1]
+    total = torch.zeros(sides, dtype=torch.float64)
+    for down in (0, 1):
+        for right in (0, 1):
+            angle = angles[corners[0] + down][:, corners[1] + right]
+            slope = (y - down)[:, None] * angle.sin() + (x - right) * angle.cos()
+            total += _fade(1 - (y - down).abs())[:, None] * _fade(1 - (x - right).abs()) * slope
+    return total
+
+
+def _fade(t: Tensor) -> Tensor:
+    return t**3 * (6 * t**2 - 15 * t + 10)
+
+
+def gabor(
+    shape: tuple[int, int, int], wavelength: float = 8.0, sigma: float = 4.0, angle: float = 0.0, sides: int = 1,
+    density: float = 0.05, seed: int = 0,
+) -> Tensor:  # fmt: skip
+    """Return the sign of Gabor noise: random points, each a patch of waves, the same in all channels (Co et al., 2019).
+
+    wavelength: of the waves. sigma: the size of a patch, a Gaussian's. angle: of the waves, in radians, from rows on.
+    sides: in how many directions there are waves, spread evenly. density: points for each pixel.
+    """
+    real(wavelength=wavelength, sigma=sigma, angle=angle, density=density)
+    if whole(sides=sides)["sides"] < 1 or not (wavelength > 0 and sigma > 0 and 0 < density <= 1):
+        raise ValueError(
+            f"sides must be at least 1, wavelength and sigma positive and density lie in (0, 1], not {sides}, "
+            f"{wavelength}, {sigma} and {density}"
+        )
+    generator = torch.Generator().manual_seed(check_seed(seed))
+    _, height, width = shape
+    there = torch.rand(height, width, generator=generator) < density
+    points = there * (2 * torch.rand(height, width, generator=generator).double() - 1)
+    reach = [torch.arange(side, dtype=torch.float64) for side in (height, width)]
+    y, x = (torch.minimum(each, len(each) - each) for each in reach)  # the patch around the corner, for the transform
+    y, x = torch.where(reach[0] > height / 2, -y, y)[:, None], torch.where(reach[1] > width / 2, -x, x)
+    directions = [angle + math.pi * k / sides for k in range(sides)]
+    waves = sum(torch.cos(2 * math.pi * (y * math.cos(a) + x * math.sin(a)) / wavelength) for a in directions)
+    patch = torch.exp(-(y**2 + x**2) / (2 * sigma**2)) * waves
+    noise = torch.fft.irfft2(torch.fft.rfft2(points) * torch.fft.rfft2(patch), s=(height, width))
+    low, high = noise.aminmax()
+    return _signs(noise >= (low + high) / 2, shape)
 
 
 def _cells(shape: tuple[int, int, int], size: int) -> tuple[Tensor, Tensor]:

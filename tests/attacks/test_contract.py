@@ -20,8 +20,9 @@ from uaplib.perturbation import UniversalPerturbation
 SHORT = {  # as far as a method has them
     "max_passes": 2, "max_iterations": 6, "check_every": 2, "batch_size": 2, "max_gradients": 24, "rounds": 2,
     "inner_batch_size": 1, "weight_steps": 1, "image_steps": 1, "crops": 2,
+    "trials": 8,
 }  # fmt: skip
-ONE_ONLY = ("chessboard", "stripes", "fourier")  # patterns that have nothing random
+ONE_ONLY = ("chessboard", "stripes", "fourier", "circles", "fourier-search")  # what has nothing random
 every = pytest.mark.parametrize("name", METHODS)
 crafted = pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.optimised])
 

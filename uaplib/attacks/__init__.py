@@ -24,6 +24,7 @@ _LATER = {row.module[1:]: f"{row.module}:{row.module[1:]}" for row in METHODS.va
     "CosineUAPSettings": "_cosine_uap:CosineUAPSettings",
     "DFUAPSettings": "_df_uap:DFUAPSettings",
     "DMUAPSettings": "_dm_uap:DMUAPSettings",
+    "PatternSearchSettings": "_pattern_search:PatternSearchSettings",
     "PSPUAPSettings": "_psp_uap:PSPUAPSettings",
     "SGASettings": "_sga:SGASettings",
     "SGDUAPSettings": "_sgd_uap:SGDUAPSettings",

@@ -13,7 +13,13 @@ from uaplib.models import Normalized
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
 
-PATTERNS = {each.__name__: each for each in (patterns.chessboard, patterns.stripes, patterns.fourier, patterns.blocks)}
+PATTERNS = {
+    each.__name__: each
+    for each in (
+        patterns.chessboard, patterns.stripes, patterns.fourier, patterns.blocks, patterns.circles, patterns.perlin,
+        patterns.gabor,
+    )
+}  # fmt: skip
 _LARGE = (1, 512, 512)  # on smaller images the pattern may refuse what is possible here
 _NO_SETTINGS = ("shape", "seed")
 

@@ -100,6 +100,15 @@ def _pattern(name: str, title: str, paper: str = "") -> Method:
     )  # fmt: skip
 
 
+def _search(pattern: str, title: str, paper: str = "") -> Method:
+    """The best of many patterns of one kind."""
+    return Method(
+        f"{pattern}-search", f"{title}, the best of many", f"best {title}", "_pattern_search", sees="predictions",
+        paper=paper, cost="a hundred patterns, each on all images; no gradient", images=100, tasks=("label",),
+        norms=(2.0, math.inf), fixed={"pattern": pattern},
+    )  # fmt: skip
+
+
 _ROWS = (
     Method(
         "noise", "random signs", "noise", "_noise", sees="nothing", paper="", cost="nothing",
@@ -109,6 +118,9 @@ _ROWS = (
     _pattern("stripes", "stripes"),
     _pattern("fourier", "Fourier basis function", paper="tsuzuku2019structural"),
     _pattern("blocks", "random blocks"),
+    _pattern("circles", "tiled circles", paper="zhang2022practical"),
+    _pattern("perlin", "Perlin noise", paper="co2019procedural"),
+    _pattern("gabor", "Gabor noise", paper="co2019procedural"),
     Method(
         "uap", "UAP", "UAP", "_uap", sees="predictions", paper="moosavi2017universal",
         cost="DeepFool on every image that is not fooled yet, pass after pass", images=100, held_out=2000,
@@ -169,5 +181,10 @@ _ROWS = (
         "sv-uap", "singular vector of a hidden layer", "SV-UAP", "_sv_uap", sees="images", paper="khrulkov2018art",
         cost="up to 20 iterations, two derivatives of each image", images=64, norms=(2.0, math.inf),
     ),
+    _search("chessboard", "chessboard"),
+    _search("fourier", "Fourier basis function", paper="tsuzuku2019structural"),
+    _search("perlin", "Perlin noise", paper="co2019procedural"),
+    _search("gabor", "Gabor noise", paper="co2019procedural"),
+    _search("circles", "tiled circles", paper="zhang2022practical"),
 )  # fmt: skip
 METHODS: Mapping[str, Method] = MappingProxyType({row.name: row for row in _ROWS})
