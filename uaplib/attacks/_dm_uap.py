@@ -80,6 +80,8 @@ def dm_uap(
     """
     settings = settings or DMUAPSettings()
     feed = _stochastic.feed_of(model, images, None, settings)
+    if len(feed.members) > 1:
+        raise ValueError("dm_uap moves the weights of one network, and the model is an ensemble")
     return runs.craft(_Run("dm-uap", model, feed, ball, settings, seed, source), checkpoint, progress)
 
 
@@ -88,7 +90,7 @@ class _Run(_stochastic.Run):
 
     def move(self, batch: Batch) -> None:
         share = self.stage() / self.settings.stages
-        labels, images = batch.predictions, batch.images
+        labels, images = batch.of_member(0).predictions, batch.images
         self.weights = {name: value.detach() for name, value in self.model.named_parameters()}
         if self.settings.weight_radius:
             self.harden_weights(images, labels, share * self.settings.weight_radius)
@@ -125,15 +127,19 @@ class _Run(_stochastic.Run):
         for _ in range(self.settings.image_steps):
             point = moved.detach().requires_grad_()
             with torch.enable_grad():
-                loss = F.cross_entropy(self.network()(point.clone()), labels, reduction="sum")
+                loss = F.cross_entropy(self.hardened(point.clone()), labels, reduction="sum")
                 (gradient,) = torch.autograd.grad(loss, point)
             self.gradients += len(images)
             length = gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1) + 1e-10
             moved = (images + ball.project(moved - radius / 8 * gradient / length - images)).clamp(0, 1)
         return moved.detach()
 
-    def network(self) -> Callable[[Tensor], Tensor]:
-        return lambda images: functional_call(self.model, self.weights, (images,))
+    def networks(self) -> list[Callable[[Tensor], Tensor]]:
+        return [self.hardened]
+
+    def hardened(self, images: Tensor) -> Tensor:
+        """What the network says with the moved weights."""
+        return functional_call(self.model, self.weights, (images,))
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
         return losses.clipped_cross_entropy(logits, batch.predictions, self.settings.beta)

@@ -5,7 +5,7 @@ An attack subclasses `Run` and says its loss; what it may see, how long it runs 
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from uaplib.checks import (
     warn_without_gradient,
 )
 from uaplib.devices import device_of
+from uaplib.models.ensemble import members_of
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation, saturation
 
@@ -86,7 +87,10 @@ class LabelSettings(Settings):
 
 
 class Batch(NamedTuple):
-    """Images (B, C, H, W), the network's logits of them unperturbed (B, K), and their true labels (B,) or None."""
+    """Images (B, C, H, W), what is said of them unperturbed, and their true labels (B,) or None.
+
+    clean_logits: of one network (B, K); as a feed returns it, of all networks of an ensemble (B, M, K).
+    """
 
     images: Tensor
     clean_logits: Tensor
@@ -101,9 +105,13 @@ class Batch(NamedTuple):
         """Return the images at these indices, and what is known of them."""
         return Batch(*(None if each is None else each[indices] for each in self))
 
+    def of_member(self, number: int) -> "Batch":
+        """Return the batch with what one network of an ensemble says."""
+        return self._replace(clean_logits=self.clean_logits[:, number])
+
 
 class Run(runs.Run):
-    """The perturbation, the batches, and what has been spent.
+    """The perturbation, the batches, and what has been spent. On an ensemble, the loss is the mean of its networks'.
 
     feed: a `TensorFeed` or a `LoaderFeed`. settings: its `Settings`.
     """
@@ -126,9 +134,9 @@ class Run(runs.Run):
         """Return the rule of its steps, beginning at v."""
         return rules.SignSteps(v, self.ball, self.settings.step * self.ball.eps)
 
-    def network(self) -> Callable[[Tensor], Tensor]:
-        """The network that the perturbation is to fool in this step."""
-        return self.model
+    def networks(self) -> Sequence[Callable[[Tensor], Tensor]]:
+        """The networks that the perturbation is to fool in this step, those of an ensemble."""
+        return self.feed.members
 
     def begin(self) -> None:
         shape, device = self.feed.shape, self.feed.device
@@ -154,16 +162,18 @@ class Run(runs.Run):
 
     def gradient(self, v: Tensor, batch: Batch) -> Tensor:
         """Return the gradient of the mean loss with respect to v, which is paid for and reported."""
-        v = v.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = ask(self.network(), self.seen(v, batch.images))
-            losses = self.losses(logits, batch)
-            (found,) = torch.autograd.grad(losses.mean(), v)
+        v, networks, found = v.detach().requires_grad_(), self.networks(), 0
+        for number, network in enumerate(networks):  # one after the other: their graphs need not fit together
+            part = batch.of_member(number)
+            with torch.enable_grad():
+                logits = ask(network, self.seen(v, part.images))
+                losses = self.losses(logits, part)
+                found = found + torch.autograd.grad(losses.mean() / len(networks), v)[0]
+            self.note(losses.detach(), logits.detach().argmax(1), part)
         check_finite_gradient(found)
         if self.gradients == 0:
             warn_without_gradient((found == 0).flatten(1).all(1))
-        self.gradients += len(batch.images)
-        self.note(losses.detach(), logits.detach().argmax(1), batch)
+        self.gradients += len(networks) * len(batch.images)
         return found
 
     def seen(self, v: Tensor, images: Tensor) -> Tensor:
@@ -232,7 +242,7 @@ class TensorFeed:
         outputs = check_classifier(model, images[:1].to(device_of(model)))
         if labels is not None:
             check_labels(labels, images, outputs)
-        self.model, self.images, self.labels, self.batch_size = model, images.detach(), labels, batch_size
+        self.members, self.images, self.labels, self.batch_size = members_of(model), images.detach(), labels, batch_size
         self.outputs, self.dtype, self.device = outputs, images.dtype, device_of(model)
         self.shape = (1, *images.shape[1:])
 
@@ -245,7 +255,7 @@ class TensorFeed:
         """Ask the network about the clean images."""
         self.order, self.position = torch.arange(0), 0
         chunks = self.images.split(self.batch_size)
-        self.clean_logits = torch.cat([_logits(self.model, chunk.to(self.device)) for chunk in chunks])
+        self.clean_logits = torch.cat([_logits(self.members, chunk.to(self.device)) for chunk in chunks])
 
     def next(self) -> Batch:
         """Return the next batch."""
@@ -277,7 +287,7 @@ class LoaderFeed:
     """
 
     def __init__(self, model: nn.Module, loader: DataLoader, needs_labels: bool):
-        self.model, self.loader, self.needs_labels = model, loader, needs_labels
+        self.members, self.loader, self.needs_labels = members_of(model), loader, needs_labels
         with torch.random.fork_rng(devices=[]):
             images, _ = self._checked(self._first(iter(loader)))
         self.shape, self.dtype = (1, *images.shape[1:]), images.dtype
@@ -327,7 +337,7 @@ class LoaderFeed:
         if (1, *images.shape[1:]) != self.shape:
             raise ValueError(f"images are {tuple(images.shape[1:])} here and {self.shape[1:]} in the first batch")
         images = images.to(self.device)
-        return Batch(images, _logits(self.model, images), None if labels is None else labels.to(self.device))
+        return Batch(images, _logits(self.members, images), None if labels is None else labels.to(self.device))
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         """Return where it is: tensors, and the rest, JSON-safe."""
@@ -345,8 +355,9 @@ class LoaderFeed:
 
 
 @torch.no_grad()
-def _logits(model: nn.Module, images: Tensor) -> Tensor:
-    return ask(model, images)
+def _logits(members: list[nn.Module], images: Tensor) -> Tensor:
+    """What each network says, (B, M, K)."""
+    return torch.stack([ask(member, images) for member in members], dim=1)
 
 
 def feed_of(

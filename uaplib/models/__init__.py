@@ -41,7 +41,7 @@ __all__ = [
     "weights_file",
 ]
 
-_MODULES = ("caffe", "darknet", "dense", "minis", "mobilenets", "pretrained")
+_MODULES = ("caffe", "darknet", "dense", "ensemble", "minis", "mobilenets", "pretrained")
 
 
 def __dir__() -> list[str]:

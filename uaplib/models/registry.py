@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uaplib import models  # a package that imports its modules when these are used
-from uaplib.models.spec import NETWORKS, PATTERNS, Network
+from uaplib.models.spec import ENSEMBLES, NETWORKS, PATTERNS, Network
 from uaplib.names import check_name
 
 if TYPE_CHECKING:
@@ -58,11 +58,15 @@ def register(name: str, network: Network) -> None:
 def find(name: str) -> Network:
     """Return the row of a network: the project's, the user's, torchvision's or, as "timm:NAME", timm's.
 
+    Names with "+" between them are an ensemble of these classifiers, whose logits are the mean of theirs.
+
     Raises ValueError for an unknown name (nearest names given), ImportError where timm is needed and missing.
     """
     check_model_name(name, "name")
     if name in _table():
         return _table()[name]
+    if "+" in name:
+        return models.ensemble.row(name, ENSEMBLES.get(name, ""))
     pattern = next(pattern for pattern in PATTERNS if pattern.knows(name))
     return pattern.row(name, pattern.task)
 
@@ -72,6 +76,8 @@ def says(name: str) -> str:
     check_model_name(name, "name")
     if name in _table():
         return _table()[name].task
+    if "+" in name:
+        return says(name.partition("+")[0])
     return next(pattern.task for pattern in PATTERNS if pattern.knows(name))  # timm itself need not be there
 
 
@@ -85,6 +91,8 @@ def _table() -> dict[str, Network]:
 
 
 def _is_known(name: str) -> bool:
+    if "+" in name:
+        return all(_is_known(part) for part in name.split("+"))
     return name in _table() or any(pattern.knows(name) for pattern in PATTERNS)
 
 
