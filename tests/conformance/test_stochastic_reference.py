@@ -139,7 +139,7 @@ def test_cosine_uap(model, images, labels):
     close(found, reference.cosine_uap(model, start, order, eps=BALL.eps, rate=0.1275 * BALL.eps))
 
 
-DM = {"step": 0.5, "weight_steps": 3, "image_steps": 2, "stages": 4, "weight_radius": 0.4, "image_radius": 0.5}
+DM = {"step": 0.5, "weight_steps": 3, "image_steps": 2, "stages": 4, "weight_radius": 0.4, "image_radius": 0.5 / 12}
 
 
 def test_dm_uap(model, images, labels):

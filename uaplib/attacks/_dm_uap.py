@@ -1,6 +1,7 @@
 """Universal perturbations against networks and images that were made harder to fool first (Zhang et al., 2025)."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,13 @@ class DMUAPSettings(_stochastic.Settings):
     """Settings of `dm_uap`; `step` is the learning rate of AdamW, as a share of the budget.
 
     beta: the cross-entropy at which an image counts no more. weight_decay: AdamW's. stages: in so many equal parts of
-    the cost the radii grow. weight_radius, image_radius: how far weights and images move in the last stage, l2 in
-    units of the weights and of [0, 1]. weight_steps, image_steps: in how many steps. smoothing: of the labels while
-    weights move. training_mode: whether weights move in training mode, where dropout and batch normalisation vary.
+    the cost the radii grow. weight_radius: how far all weights together move in the last stage, in the l2 norm.
+    image_radius: how far images do, as the root of the mean square over an image's values; the default is the authors'
+    25 for 224 x 224 pixels. weight_steps, image_steps: in how many steps. smoothing: of the labels while weights move.
+    training_mode: whether weights move in training mode, where dropout and batch normalisation vary.
     """
 
-    batch_size: int = 125
+    batch_size: int = 20
     step: float = 2.55  # 0.1 at 10/255
     start: str = "uniform"
     clip: bool = False
@@ -36,7 +38,7 @@ class DMUAPSettings(_stochastic.Settings):
     weight_decay: float = 0.01
     stages: int = 20
     weight_radius: float = 4.0
-    image_radius: float = 25.0
+    image_radius: float = 25 / math.sqrt(3 * 224 * 224)
     weight_steps: int = 10
     image_steps: int = 10
     smoothing: float = 0.2
@@ -55,7 +57,9 @@ class DMUAPSettings(_stochastic.Settings):
             )
 
 
-PRESETS = {"dm-uap": {"authors": {"max_gradients": 210_000}}}  # 20 epochs of 500 images, 21 gradients each
+PRESETS = {
+    "dm-uap": {"authors": {"batch_size": 125, "max_gradients": 210_000}}
+}  # 20 epochs of 500 images, 21 gradients each
 
 
 def dm_uap(
@@ -95,7 +99,8 @@ class _Run(_stochastic.Run):
         if self.settings.weight_radius:
             self.harden_weights(images, labels, share * self.settings.weight_radius)
         if self.settings.image_radius:
-            images = self.harden_images(images, labels, share * self.settings.image_radius)
+            radius = share * self.settings.image_radius * math.sqrt(images[0].numel())
+            images = self.harden_images(images, labels, radius)
         self.rules.step(self.gradient(self.rules.v, batch._replace(images=images)))
 
     def stage(self) -> int:

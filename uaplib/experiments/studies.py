@@ -44,6 +44,9 @@ KEPT_STUDIES = ("fashion-mnist", "imagenet")
 OVERACTIVATING = ("noise", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-data")
 NOT_OPTIMISED = tuple(name for name, row in METHODS.items() if not row.optimised)
 PRIORS = ("gd-uap-none", "gd-uap-range", "gd-uap-data")
+MODERN = ("sgd-uap", "sga", "df-uap", "cosine-uap", "dm-uap", "sv-uap", "psp-uap")
+SEARCHES = tuple(name for name in METHODS if name.endswith("-search"))
+MODERN_SEEDS = 3
 Control = Callable[[UniversalPerturbation], UniversalPerturbation]
 
 
@@ -121,6 +124,22 @@ def paper_network_study() -> dict[str, dict[str, Recipe]]:
         rules = METHODS[method].presets["authors"] | {"batch_size": 1, "layers": layers, "selection": "images"}
         study[method]["authors"] = Recipe(method, PAPER_NETWORK, ball, settings=rules)
     return study
+
+
+def modern_study() -> dict[str, list[Recipe]]:
+    """Return, by their networks, the recipes of the methods since 2018, at one cost: 10,000 gradients of one image.
+
+    The small network has several seeds, and the patterns that were searched for; so have the mini networks, at their
+    budget, without these.
+    """
+    ball, methods = linf(IMAGENET_EPS_255), MODERN + SEARCHES
+    study = {SMALL_MODEL: [Recipe(name, SMALL_MODEL, ball, k) for name in methods for k in range(MODERN_SEEDS)]}
+    study |= {model: [Recipe(name, model, ball) for name in MODERN] for model in (PAPER_NETWORK, IMAGENET_MODELS[0])}
+    minis = linf(CHAPTER_EPS_255)
+    return study | {
+        model: [Recipe(name, model, minis, k) for name in MODERN for k in range(MODERN_SEEDS)]
+        for model in models.names()
+    }
 
 
 def halving_study() -> dict[str, list[Recipe]]:
