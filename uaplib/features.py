@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from uaplib.checks import check_mode
+from uaplib.models.normalized import Normalized
 from uaplib.names import check_name
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ def _block_names(model: nn.Module) -> set[str]:
     candidates = {
         name: type(module)
         for name, module in model.named_modules()
-        if not isinstance(module, nn.Sequential | nn.ModuleList)
+        if not isinstance(module, nn.Sequential | nn.ModuleList | Normalized)  # the latter in an ensemble
         and sum(isinstance(child, CONVOLUTIONS) for child in module.modules()) >= 2
     }
     occurrences = Counter(candidates.values())

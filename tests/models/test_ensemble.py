@@ -85,6 +85,14 @@ def test_its_layers_are_those_of_all_members():
     model = models.load(NAME)
     chosen = features.choose(model, model.mean_image(), "convolutions")
     assert {layer.name.split(".")[2] for layer in chosen} == {"0", "1"}
+    two = models.load("resnet-mini+googlenet-mini")
+    blocks = [layer.name for layer in features.choose(two, two.mean_image(), "blocks")]
+    members = [models.load(each) for each in ("resnet-mini", "googlenet-mini")]
+    assert blocks == [
+        f"network.members.{k}.{layer.name}"
+        for k, member in enumerate(members)
+        for layer in features.choose(member, member.mean_image(), "blocks")
+    ]
     short = Settings(0.1, 1, 4, 2, 0, 5, 2)
     found = gd_uap(model, linf(24), settings=short)
     assert found.delta.abs().max() > 0
