@@ -297,7 +297,7 @@ def test_a_warning_about_the_network_names_the_callers_line(model, blobs, attack
 def test_the_steps_of_a_batch_are_summed_in_single_precision(model, blobs, monkeypatch):
     """Forty steps of 1 + 1/128 in bfloat16, where their sum would be 40.25."""
     images = blobs[0][::3].bfloat16()
-    taken = torch.full_like(images, 1 + 1 / 128), None, torch.zeros(40), torch.ones(40)
+    taken = torch.full_like(images, 1 + 1 / 128), torch.ones(40), torch.zeros(40), torch.ones(40)
     monkeypatch.setattr(LinearStep, "attack", lambda *_: taken)
     monkeypatch.setattr("uaplib.attacks._batched_uap.meaningful", lambda steps: torch.ones(40, dtype=torch.bool))
     found = batched_uap(model.bfloat16(), images, NormBall(2, 1e6), batch=40, max_passes=1)

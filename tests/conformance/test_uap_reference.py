@@ -34,6 +34,19 @@ def test_the_authors_loop(model, blobs, ball, seed):
     assert told(found) == passes
 
 
+def test_what_a_run_costs_is_counted(model, blobs, monkeypatch):
+    """A gradient of one image for each rival in each of DeepFool's iterations, in whatever way they are made."""
+    images, made, make = blobs[0][::3], [], _uap.LinearStep._step
+
+    def counting(self, margins, normals):
+        made.append(normals.shape[0] * normals.shape[1])
+        return make(self, margins, normals)
+
+    monkeypatch.setattr(_uap.LinearStep, "_step", counting)
+    found = uap(model, images, NormBall(2, 1.0), max_passes=2, target_rate=1.0, num_classes=4)
+    assert found.run["gradients"] == sum(made) > 100
+
+
 def test_the_authors_stop_at_the_target_rate(model, blobs):
     images, ball = blobs[0][::3], NormBall(2, 1.0)
     found = uap(model, images, ball, max_passes=4, target_rate=0.5, clip=False)

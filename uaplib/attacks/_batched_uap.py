@@ -83,7 +83,7 @@ class _Run(_uap.Run):
         with torch.no_grad():
             fooled = ask(self.model, perturbed).argmax(1) != self.clean["crafting"][block]
         if not fooled.all():
-            steps, _, labels, new_labels = self.deepfool.attack(self.model, perturbed[~fooled], None)
+            steps, labels, new_labels = self.smallest_step(perturbed[~fooled])
             kept = steps[(new_labels != labels) & meaningful(steps)]
             self.moved = self.moved or bool(steps.any())
             self.accepted += len(kept)

@@ -26,7 +26,7 @@ from uaplib.checks import (
 from uaplib.metrics import accuracy, fooling_rate, predict
 from uaplib.perturbation import UniversalPerturbation, saturation
 
-_STATE = ("passes", "position", "accepted", "moved", "screen")
+_STATE = ("passes", "position", "accepted", "moved", "screen", "gradients")
 
 
 def uap(
@@ -141,6 +141,7 @@ class Run(runs.Run):
         # Small steps would be lost in half precision.
         self.v = torch.zeros_like(self.images[:1], dtype=torch.promote_types(self.images.dtype, torch.float32))
         self.passes, self.position, self.accepted, self.moved, self.screen = 0, 0, 0, False, self.first_screen
+        self.gradients = 0
         self.order = self.permutation()
         self.history = [self.measure()]
 
@@ -189,12 +190,18 @@ class Run(runs.Run):
         with torch.no_grad():
             fooled = ask(self.model, perturbed).argmax(1) != self.clean["crafting"][block]
         for position in (~fooled).nonzero().flatten().tolist():
-            step, _, label, new_label = self.deepfool.attack(self.model, perturbed[position : position + 1], None)
+            step, label, new_label = self.smallest_step(perturbed[position : position + 1])
             self.moved = self.moved or bool(step.any())
             if new_label != label and meaningful(step):
                 self.v, self.accepted = self.ball.project(self.v + step), self.accepted + 1
                 return position + 1
         return len(block)
+
+    def smallest_step(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """DeepFool's steps, labels and new labels; an iteration costs a gradient for each rival."""
+        steps, iterations, labels, new_labels = self.deepfool.attack(self.model, images, None)
+        self.gradients += int(iterations.sum()) * (self.deepfool.num_classes - 1)
+        return steps, labels, new_labels
 
     def perturbed(self, images: Tensor) -> Tensor:
         sums = (images + self.v).to(images)
@@ -219,6 +226,9 @@ class Run(runs.Run):
 
     def delta(self) -> Tensor:
         return self.v
+
+    def counts(self) -> dict:
+        return {"gradients": self.gradients}
 
     def told(self) -> dict[str, str]:
         (_, labels), held_out = self.sets["crafting"], self.sets.get("held_out", (None, None))
