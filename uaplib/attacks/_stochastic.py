@@ -179,8 +179,10 @@ class Run(runs.Run):
     def seen(self, v: Tensor, images: Tensor) -> Tensor:
         """What the network sees. At the borders of [0, 1] the gradient passes, or black could not become lighter."""
         sums = (images + v).to(images)
-        inside = (sums >= 0) & (sums <= 1)
-        return torch.where(inside, sums, sums.detach().clamp(0, 1)) if self.settings.clip else sums
+        if not self.settings.clip:
+            return sums
+        beyond = torch.finfo(sums.dtype).tiny, min(torch.finfo(sums.dtype).eps, 2e-7)  # the next numbers outside
+        return sums.clamp(-beyond[0], 1 + beyond[1])
 
     def note(self, losses: Tensor, labels: Tensor, batch: Batch) -> None:
         """Count what the batch has shown until the next entry of the history."""
