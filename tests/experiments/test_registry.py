@@ -6,7 +6,7 @@ import json
 import torch
 
 from uaplib.balls import linf
-from uaplib.experiments import images, registry, store
+from uaplib.experiments import images, registry, store, studies
 from uaplib.perturbation import UniversalPerturbation
 
 SEEN = {"images": 3, "images_sha256": "a", "truth_sha256": "b"}
@@ -81,6 +81,10 @@ def test_the_digests_of_images_are_kept_by_what_a_network_sees(monkeypatch, tmp_
 
 
 def test_every_perturbation_that_is_kept_is_read_by_a_chapter():
-    """Else `uaplib get --chapter` leaves it behind: the registry was written before the chapter that reads it ran."""
+    """Else `uaplib get --chapter` leaves it behind: the registry was written before the chapter that reads it ran.
+
+    The methods since 2018 are kept for a chapter that is not there yet.
+    """
+    waiting = {recipe.place for recipes in studies.modern_study().values() for recipe in recipes}
     unread = [name for name, entry in registry.entries().items() if not entry.chapters]
-    assert [name for name in unread if name.endswith(".safetensors")] == []
+    assert {name for name in unread if name.endswith(".safetensors")} <= waiting

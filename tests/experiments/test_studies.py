@@ -107,6 +107,17 @@ def test_the_ablations_of_another_network_are_the_same_without_those_of_the_port
     assert {recipe for each in second.values() for recipe in each.values()} <= set(studies.book())
 
 
+def test_the_methods_since_2018_have_several_seeds_and_one_cost_on_small_networks():
+    study = studies.modern_study()
+    assert set(study) == {*models.names(), studies.SMALL_MODEL}
+    for model, made in study.items():
+        methods = studies.MODERN + (studies.SEARCHES if model == studies.SMALL_MODEL else ())
+        assert {(r.method, r.seed) for r in made} == set(product(methods, range(studies.MODERN_SEEDS)))
+        assert {r.ball for r in made} == {linf(10 if model == studies.SMALL_MODEL else 24)}
+        costs = {r.all_settings["max_gradients"] for r in made if "max_gradients" in r.all_settings}
+        assert costs == {10_000}
+
+
 def test_halving_is_studied_at_two_steps_from_several_starts():
     study = studies.halving_study()
     assert list(study) == [f"{steps} steps, {how}" for steps in ("large", "small") for how in ("halved", "not halved")]
