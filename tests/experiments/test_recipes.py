@@ -889,3 +889,37 @@ def test_a_damaged_record_is_named(folders, few, evaluated):
     path.write_text('{"half')
     with pytest.raises(ValueError, match=f"{recipe.name}.json is damaged"):
         recipe.find_measured()
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "sees"),
+    [("sgd-uap", {}, "predictions"), ("sgd-uap", {"labels": "truth"}, "labels"), ("df-uap", {"target": 3}, "images"),
+     ("cosine-uap", {}, "images"), ("fff", {}, "nothing"), ("uap", {}, "predictions")],
+)  # fmt: skip
+def test_settings_say_what_is_seen_of_the_data(method, settings, sees):
+    assert Recipe(method, "resnet-mini", linf(24), settings=settings).sees == sees
+
+
+def test_true_labels_reach_the_attack_and_are_part_of_the_identity(instead):
+    instead("crafting", 20)
+    short = {"images": 20, "max_gradients": 60, "batch_size": 10}
+    by_truth, by_predictions = (
+        Recipe("sgd-uap", "resnet-mini", linf(24), settings=short | more) for more in ({"labels": "truth"}, {})
+    )
+    found = by_truth.craft()
+    assert by_truth.matches(found)
+    assert not torch.equal(found.delta, by_predictions.craft().delta)
+    assert found.parameters["truth_sha256"] == by_truth.identity()["parameters"]["truth_sha256"]
+    assert "truth_sha256" not in by_predictions.identity()["parameters"]
+
+
+@pytest.mark.parametrize("method", ["sgd-uap", "sga", "df-uap", "cosine-uap", "dm-uap", "sv-uap", "fourier-search"])
+def test_what_a_method_since_2018_crafts_is_what_its_recipe_asks_for(method, instead):
+    instead("crafting", 12)
+    row = METHODS[method]
+    known = row.settings(linf(24))
+    short = {
+        k: v for k, v in {"max_gradients": 40, "batch_size": 12, "trials": 4, "max_iterations": 2}.items() if k in known
+    }
+    recipe = Recipe(method, "resnet-mini", linf(24), seed=2, settings={"images": 12} | short)
+    assert recipe.matches(recipe.craft())
