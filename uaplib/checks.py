@@ -1,5 +1,6 @@
 """Checks of what users hand in: clear errors that name the argument, the value and what is allowed."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -148,7 +149,7 @@ def _wrapper(output: object) -> str:
 
 def _refusal(model: nn.Module, images: Tensor, error: Exception) -> Exception:
     """The error that says why a network has failed on the images, as far as the two can tell."""
-    parameters = list(model.parameters())
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     device = next((p.device for p in parameters if p.device != images.device), None)
     if device is not None:
         return ValueError(f"images are on {images.device}, the model on {device}; move one of them ({_line(error)})")
@@ -207,6 +208,15 @@ def real(**numbers: Any) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
+def finite(**numbers: Any) -> dict[str, float]:
+    """Do as `real`, and raise ValueError for an argument that is infinite or not a number."""
+    found = real(**numbers)
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number, not {value}")
+    return found
+
+
 def true_or_false(**values: Any) -> dict[str, bool]:
     """Do as `plain`, and raise TypeError for an argument that is not True or False."""
     found = plain(**values)
@@ -222,15 +232,18 @@ _KINDS = {bool: true_or_false, int: whole, float: real}
 def check_fields(settings: Any, at_least_1: Sequence[str] = ()) -> None:
     """Check the numbers and truth values of a frozen dataclass by the types of its fields, and make them Python's own.
 
-    None passes where a field's type says so. Raises TypeError that names the field, and ValueError for a number below
-    1 where the name is in `at_least_1`.
+    None passes where a field's type says so. Raises TypeError that names the field, and ValueError for a number that is
+    not finite, or below 1 where the name is in `at_least_1`.
     """
     for each in fields(settings):
         kinds, value = get_args(each.type) or (each.type,), getattr(settings, each.name)
         check = next((_KINDS[kind] for kind in kinds if kind in _KINDS), None)
         if check is None or (value is None and type(None) in kinds):
             continue
-        object.__setattr__(settings, each.name, check(**{each.name: value})[each.name])
+        value = check(**{each.name: value})[each.name]
+        if not math.isfinite(value):
+            raise ValueError(f"{each.name} must be a finite number, not {value}")
+        object.__setattr__(settings, each.name, value)
         if each.name in at_least_1 and value < 1:
             raise ValueError(f"{each.name} must be a whole number of at least 1, not {value}")
 

@@ -93,10 +93,11 @@ def observe(
             # The copy is for the backward pass: an in-place ReLU may overwrite the output itself.
             found[layer] = statistic(output.clone() if output.requires_grad else output)
 
-    modules = dict(model.named_modules())
-    names = dict.fromkeys(layer.name for layer in layers)
-    handles = [modules[name].register_forward_hook(lambda _, __, out, name=name: reduce(name, out)) for name in names]
+    handles = []
     try:
+        for name in dict.fromkeys(layer.name for layer in layers):
+            module = _module(model, name)
+            handles.append(module.register_forward_hook(lambda _, __, out, name=name: reduce(name, out)))
         said = model(images.clone())  # a network may work in place
     finally:
         for handle in handles:
@@ -104,6 +105,11 @@ def observe(
     if silent := [layer for layer in layers if layer not in found]:
         raise ValueError(f"layers {silent} did not fire; choose them with images of the same kind")
     return torch.stack([found[layer] for layer in layers]), said
+
+
+def _module(model: nn.Module, name: str) -> nn.Module:
+    _check_names(model, [name])
+    return model.get_submodule(name)
 
 
 class _Fired(Exception):
@@ -123,7 +129,7 @@ def activation(model: nn.Module, images: Tensor, layer: Layer) -> Tensor:
             raise _Fired
         calls[layer.name] += 1
 
-    handle = model.get_submodule(layer.name).register_forward_hook(stop)
+    handle = _module(model, layer.name).register_forward_hook(stop)
     try:
         model(images.clone())
     except _Fired:

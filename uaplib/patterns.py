@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from uaplib.checks import check_seed, real, true_or_false, whole
+from uaplib.checks import check_seed, finite, true_or_false, whole
 from uaplib.names import check_name
 
 DIRECTIONS = ("columns", "rows", "diagonals")
@@ -69,7 +69,7 @@ def circles(shape: tuple[int, int, int], tile: int = 50, period: float = 10 / 3)
 
     period: how far it is from ring to ring. The defaults are the tiles and rings of Zhang et al. (2022) for 299 pixels.
     """
-    real(period=period)
+    finite(period=period)
     if whole(tile=tile)["tile"] < 1 or not period > 0:
         raise ValueError(f"tile must be at least 1 and period positive, not {tile} and {period}")
     _, height, width = shape
@@ -85,9 +85,11 @@ def perlin(
     period: the distance of the noise's lattice in pixels; each of the `octaves` beside the first has half of it and
     half the height of the one before. sine: how many half waves the noise goes through between its ends.
     """
-    real(period=period, sine=sine)
+    finite(period=period, sine=sine)
     if whole(octaves=octaves)["octaves"] < 1 or not (period > 0 and sine > 0):
         raise ValueError(f"octaves must be at least 1, period and sine positive, not {octaves}, {period} and {sine}")
+    if period < 2**octaves:
+        raise ValueError(f"octaves={octaves} are too many for a period of {period}: the last would be below two pixels")
     generator = torch.Generator().manual_seed(check_seed(seed))
     noise = sum(_lattice_noise(shape[1:], period / 2**k, generator) / 2**k for k in range(octaves))
     low, high = noise.aminmax()
@@ -121,10 +123,13 @@ def gabor(
 ) -> Tensor:  # fmt: skip
     """Return the sign of Gabor noise: random points, each a patch of waves, the same in all channels (Co et al., 2019).
 
+    The authors put equally many points into each cell of a grid; here each pixel has one or none by chance, and the
+    noise goes on periodically at the borders. Raises ValueError where no point is drawn.
+
     wavelength: of the waves. sigma: the size of a patch, a Gaussian's. angle: of the waves, in radians, from rows on.
     sides: in how many directions there are waves, spread evenly. density: points for each pixel.
     """
-    real(wavelength=wavelength, sigma=sigma, angle=angle, density=density)
+    finite(wavelength=wavelength, sigma=sigma, angle=angle, density=density)
     if whole(sides=sides)["sides"] < 1 or not (wavelength > 0 and sigma > 0 and 0 < density <= 1):
         raise ValueError(
             f"sides must be at least 1, wavelength and sigma positive and density lie in (0, 1], not {sides}, "
@@ -133,6 +138,8 @@ def gabor(
     generator = torch.Generator().manual_seed(check_seed(seed))
     _, height, width = shape
     there = torch.rand(height, width, generator=generator) < density
+    if not there.any():
+        raise ValueError(f"density={density} leaves no point in {height} x {width} pixels with seed={seed}")
     points = there * (2 * torch.rand(height, width, generator=generator).double() - 1)
     reach = [torch.arange(side, dtype=torch.float64) for side in (height, width)]
     y, x = (torch.minimum(each, len(each) - each) for each in reach)  # the patch around the corner, for the transform

@@ -1,6 +1,7 @@
 """The best of many patterns, on a network of which the answer is known."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -47,13 +48,44 @@ def test_the_size_that_a_network_listens_to_is_found(images):
     assert found.run["gradients"] == 0
 
 
-def test_frequencies_cover_half_of_the_plane_once():
-    found = _pattern_search._frequencies((3, 32, 32), 100)
+@pytest.mark.parametrize("side", [31, 32])
+def test_frequencies_cover_the_plane_and_each_wave_is_tried_once(side):
+    found = _pattern_search._frequencies((1, side, side), 100)
     assert 80 <= len(found) <= 120
-    assert len(set(found)) == len(found)
-    assert {(-r, -c) for r, c in found}.isdisjoint(found)
-    assert {max(r for r, _ in found), max(c for _, c in found), -min(c for _, c in found)} == {16}
-    assert (0, 0) not in found
+    waves = torch.cat([patterns.fourier((1, side, side), *each) for each in found]).flatten(1)
+    alike = (waves @ waves.T) / (waves.norm(dim=1)[:, None] * waves.norm(dim=1))
+    assert (alike - torch.eye(len(found))).abs().max() < 1e-3
+    highest = side // 2
+    assert max(r for r, _ in found) == max(abs(c) for _, c in found) == highest
+    assert min(c for _, c in found) < -highest / 2
+
+
+def test_no_gradient_is_needed(images):
+    class Deaf(Tuned):
+        def forward(self, x):
+            return super().forward(x.detach())
+
+    network = Deaf(patterns.chessboard((3, 32, 32), 4)).eval()
+    with torch.inference_mode():
+        found = pattern_search(network, images, BALL, settings=PatternSearchSettings(pattern="chessboard", trials=9))
+    assert found.run["patterns"] == 9
+
+
+@pytest.mark.parametrize(
+    ("pattern", "shape"),
+    [*product(["fourier", "chessboard", "perlin", "circles"], [(1, 3, 3), (1, 7, 9)]), ("gabor", (1, 16, 17))],
+)
+def test_small_images_have_patterns_too(pattern, shape):
+    network = Tuned(torch.ones(shape)).eval()
+    settings = PatternSearchSettings(pattern=pattern, trials=4)
+    found = pattern_search(network, torch.full((2, *shape), 0.5), BALL, settings=settings)
+    assert found.delta.shape == (1, *shape)
+
+
+def test_large_images_have_high_frequencies():
+    network = Tuned(torch.ones(1, 600, 600)).eval()
+    found = pattern_search(network, torch.full((1, 1, 600, 600), 0.5), BALL, settings=PatternSearchSettings(trials=4))
+    assert max(abs(entry["columns"]) for entry in found.history) == 300
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name.endswith("-search")])

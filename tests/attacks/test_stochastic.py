@@ -1,12 +1,14 @@
 """Attacks by stochastic gradients: tensors and DataLoaders, targets, histories, and bad input."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from uaplib import models
 from uaplib.attacks import (
     CosineUAPSettings,
     DFUAPSettings,
@@ -16,8 +18,10 @@ from uaplib.attacks import (
     cosine_uap,
     df_uap,
     dm_uap,
+    psp_uap,
     sga,
     sgd_uap,
+    sv_uap,
 )
 from uaplib.balls import NormBall
 
@@ -119,6 +123,86 @@ def test_some_classes_are_fooled_and_the_others_kept(model, blobs):
             assert (labels[chosen] == target).float().mean() > 0.8
 
 
+@pytest.mark.parametrize("name", ["sgd-uap", "sga"])
+def test_momentum_and_what_was_not_told_yet_are_resumed(name, model, images, tmp_path, monkeypatch):
+    settings = {"momentum": 0.9, "max_gradients": 60_000, "batch_size": 4}  # an entry after many steps
+    settings |= {"inner_batch_size": 2, "rounds": 1} if name == "sga" else {}
+    short = settings | {"max_gradients": 6000}
+    expected = craft(name, model, images, settings=short, seed=1)
+    step, calls = type(model).forward, []
+
+    def failing(self, x):
+        calls.append(x)
+        if len(calls) == 500:
+            raise Stop
+        return step(self, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), "forward", failing)
+        with pytest.raises(KeyboardInterrupt):
+            craft(name, model, images, settings=short, seed=1, checkpoint=tmp_path / "c")
+    resumed = craft(name, model, images, settings=short, seed=1, checkpoint=tmp_path / "c")
+    assert torch.equal(resumed.delta, expected.delta)
+    assert resumed.history == expected.history
+    without = craft(name, model, images, settings=short | {"momentum": 0.0}, seed=1)
+    assert not torch.equal(without.delta, expected.delta)
+
+
+def test_images_that_the_network_gets_wrong_do_not_count_where_some_classes_are_attacked(model, images):
+    truth = model(images).argmax(1)
+    truth[::2] = (truth[::2] + 1) % 5
+    settings = {"sources": [0, 1, 2], "labels": "truth", "batch_size": 20}
+    found = craft("df-uap", model, images, settings=settings, labels=truth)
+    right = images[1::2]
+    expected = craft(
+        "df-uap", model, right, settings=settings | {"batch_size": 10, "max_gradients": 150}, labels=truth[1::2]
+    )
+    assert found.run["steps"] == expected.run["steps"]
+    torch.testing.assert_close(found.delta, expected.delta, rtol=0, atol=1e-9)
+
+
+def test_with_a_target_labels_are_not_asked_for(model, images):
+    settings = {"target": 1, "labels": "truth"}
+    expected = craft("sgd-uap", model, images, settings={"target": 1})
+    assert torch.equal(craft("sgd-uap", model, images, settings=settings).delta, expected.delta)
+    with pytest.raises(ValueError, match="needs the true labels"):
+        craft("df-uap", model, images, settings=settings | {"sources": [0]})
+
+
+def test_two_loaders_are_told_apart(model, images):
+    found = [
+        craft("sgd-uap", model, DataLoader(TensorDataset(some), batch_size=size, shuffle=True))
+        for some, size in ((images, 4), (images, 5), (1 - images, 4), (images, 4))
+    ]
+    assert len({each.key for each in found}) == 3
+    assert found[0].key == found[3].key
+    assert found[1].parameters["batch_size"] == 5
+
+
+def test_single_networks_are_asked_for(blobs):
+    ensemble = models.load("vgg-f-mini+resnet-mini")
+    some = torch.rand(4, 1, 28, 28)
+    for attack in (lambda: dm_uap(ensemble, some, BALL), lambda: sv_uap(ensemble, some, BALL)):
+        with pytest.raises(ValueError, match="is for one network"):
+            attack()
+    with pytest.raises(ValueError, match="psp_uap is for one network"):
+        psp_uap(ensemble, BALL)
+
+
+def test_a_network_without_a_gradient_is_told_of(images):
+    class Constant(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1).double())
+
+        def forward(self, x):
+            return torch.stack([0 * x.sum((1, 2, 3)) * self.weight, torch.ones(len(x)).double()], 1)
+
+    for name in ("sgd-uap", "dm-uap"):
+        with pytest.warns(UserWarning, match="exactly zero"):
+            craft(name, Constant().eval(), images, settings={"max_gradients": 60})
+
+
 @every
 def test_the_history_says_what_was_spent_and_what_came_of_it(name, model, images):
     found = craft(name, model, images, settings={"max_gradients": 2000})
@@ -131,18 +215,20 @@ def test_the_history_says_what_was_spent_and_what_came_of_it(name, model, images
 
 
 @every
-def test_the_network_is_left_alone_even_in_the_middle_of_a_step(name, model, images, monkeypatch):
+@pytest.mark.parametrize("call", range(4, 11))
+def test_the_network_is_left_alone_even_in_the_middle_of_a_step(name, model, images, monkeypatch, call):
     before, calls, forward = copy.deepcopy(model.state_dict()), [], model.forward
 
     def failing(x):
-        calls.append(x)
-        if len(calls) > 9:
+        calls.append(model.training)
+        if len(calls) == call:
             raise Stop
         return forward(x)
 
     monkeypatch.setattr(model, "forward", failing)
     with pytest.raises(KeyboardInterrupt):
         craft(name, model, images)
+    assert any(calls) == (name == "dm-uap" and call >= 6)  # its weights move in training mode
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not any(module.training for module in model.modules())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
@@ -245,6 +331,16 @@ def test_a_target_among_the_sources(model, images):
 def test_bad_settings(kind, settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         kind(**settings)
+
+
+@pytest.mark.parametrize("kind", [kind for _, kind, _ in ATTACKS.values()])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_settings_are_finite(kind, bad):
+    floats = [each.name for each in dataclasses.fields(kind) if each.type is float]
+    assert "step" in floats
+    for name in floats:
+        with pytest.raises(ValueError, match=f"{name} must be a finite number"):
+            kind(**{name: bad})
 
 
 @pytest.mark.parametrize("name", ["sgd-uap", "sga"])

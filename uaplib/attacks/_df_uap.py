@@ -46,6 +46,11 @@ class DFUAPSettings(_stochastic.LabelSettings):
             raise ValueError(f"target={self.target} is among the sources, whose images it would leave as they are")
         object.__setattr__(self, "sources", list(chosen))
 
+    @property
+    def uses_labels(self) -> bool:
+        """Whether labels play a part: with sources they say who is attacked."""
+        return super().uses_labels or self.sources is not None
+
 
 _AUTHORS = {"clip": False, "max_gradients": 64_000}  # 2,000 iterations of 32 images
 PRESETS = {"df-uap": {"authors": _AUTHORS | {"labels": "truth"}}}
@@ -91,7 +96,8 @@ class _Run(_stochastic.Run):
         attacked = torch.isin(labels, torch.tensor(chosen.sources, device=labels.device))
         kept = F.cross_entropy(logits, labels, reduction="none")
         found = torch.where(attacked, self.discriminative(logits, batch, labels), kept)
-        return torch.where(labels == batch.predictions, found, 0)  # of others there is no label to lose or to keep
+        right = labels == batch.predictions  # others have no label to lose or to keep, and do not count in the mean
+        return torch.where(right, found, 0) * (len(right) / right.sum().clamp_min(1))
 
     def discriminative(self, logits: Tensor, batch: Batch, labels: Tensor) -> Tensor:
         """The loss of images that are to be fooled where others are not."""

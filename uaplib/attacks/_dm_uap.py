@@ -16,6 +16,7 @@ from uaplib.attacks import _stochastic, losses, rules, runs
 from uaplib.attacks._stochastic import Batch
 from uaplib.balls import NormBall
 from uaplib.checks import check_fields
+from uaplib.models.ensemble import check_single
 from uaplib.perturbation import UniversalPerturbation
 
 
@@ -50,6 +51,8 @@ class DMUAPSettings(_stochastic.Settings):
         check_fields(self, at_least_1=("stages", "weight_steps", "image_steps"))
         if not self.beta > 0:
             raise ValueError(f"beta must be positive, or no image has a gradient, not {self.beta}")
+        if not 0 <= self.smoothing <= 1:
+            raise ValueError(f"smoothing must lie in [0, 1], not {self.smoothing}")
         if not (self.weight_radius >= 0 and self.image_radius >= 0 and self.weight_decay >= 0):
             raise ValueError(
                 "weight_radius, image_radius and weight_decay must be at least 0, not "
@@ -80,12 +83,13 @@ def dm_uap(
     perturbation maximises min(CE, beta) there, and the copy is thrown away. The radii grow from stage to stage. A step
     costs 1 + weight_steps + image_steps gradients of each image; with radii of 0 nothing moves, and it costs one.
 
-    All else as in `sgd_uap`; labels are the network's own.
+    All else as in `sgd_uap`; labels are the network's own. Loss and rate of the history are those of the moved network
+    on moved images. In training mode a batch of one image may be too few for batch normalisation, and a network must
+    return logits there, too. The authors' program also takes negative smoothing, which is not possible here.
     """
     settings = settings or DMUAPSettings()
+    check_single(model, "dm_uap")
     feed = _stochastic.feed_of(model, images, None, settings)
-    if len(feed.members) > 1:
-        raise ValueError("dm_uap moves the weights of one network, and the model is an ensemble")
     return runs.craft(_Run("dm-uap", model, feed, ball, settings, seed, source), checkpoint, progress)
 
 
@@ -96,7 +100,9 @@ class _Run(_stochastic.Run):
         share = self.stage() / self.settings.stages
         labels, images = batch.of_member(0).predictions, batch.images
         self.weights = {name: value.detach() for name, value in self.model.named_parameters()}
-        if self.settings.weight_radius:
+        # In training mode batch normalisation writes into these, and what comes after uses what it wrote.
+        self.buffers = {name: value.clone() for name, value in self.model.named_buffers()}
+        if self.settings.weight_radius and self.weights:
             self.harden_weights(images, labels, share * self.settings.weight_radius)
         if self.settings.image_radius:
             radius = share * self.settings.image_radius * math.sqrt(images[0].numel())
@@ -113,18 +119,16 @@ class _Run(_stochastic.Run):
         chosen, step = self.settings, radius / self.settings.weight_steps
         for _ in range(chosen.weight_steps):
             weights = {name: value.detach().requires_grad_() for name, value in self.weights.items()}
-            with torch.enable_grad(), _training(self.model, chosen.training_mode):
-                logits = functional_call(self.model, weights | self.copied_buffers(), (images.clone(),))
+            with torch.enable_grad(), _training(self.model, chosen.training_mode), _seeded(images.device):
+                logits = functional_call(self.model, weights | self.buffers, (images.clone(),))
                 loss = F.cross_entropy(logits, labels, label_smoothing=chosen.smoothing)
                 gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
             self.gradients += len(images)
             moving = {name: g for name, g in zip(weights, gradients, strict=True) if g is not None}
-            length = torch.stack([gradient.norm() for gradient in moving.values()]).norm() + 1e-12
-            self.weights |= {name: self.weights[name] - step / length * gradient for name, gradient in moving.items()}
-
-    def copied_buffers(self) -> dict[str, Tensor]:
-        """Copies, for batch normalisation in training mode writes into them."""
-        return {name: value.clone() for name, value in self.model.named_buffers()}
+            length = torch.stack([_norm(gradient) for gradient in moving.values()]).norm().clamp_min(1e-12)
+            self.weights |= {
+                name: self.weights[name] - (step / length * gradient).to(gradient) for name, gradient in moving.items()
+            }
 
     def harden_images(self, images: Tensor, labels: Tensor, radius: float) -> Tensor:
         """Move the images down the loss, by steps of an eighth of the radius, in balls of that radius and in [0, 1]."""
@@ -135,8 +139,8 @@ class _Run(_stochastic.Run):
                 loss = F.cross_entropy(self.hardened(point.clone()), labels, reduction="sum")
                 (gradient,) = torch.autograd.grad(loss, point)
             self.gradients += len(images)
-            length = gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1) + 1e-10
-            moved = (images + ball.project(moved - radius / 8 * gradient / length - images)).clamp(0, 1)
+            length = _norm(gradient.flatten(1), 1).view(-1, 1, 1, 1).clamp_min(1e-10)
+            moved = (images + ball.project(moved - radius / 8 * gradient / length - images)).to(images).clamp(0, 1)
         return moved.detach()
 
     def networks(self) -> list[Callable[[Tensor], Tensor]]:
@@ -144,7 +148,7 @@ class _Run(_stochastic.Run):
 
     def hardened(self, images: Tensor) -> Tensor:
         """What the network says with the moved weights."""
-        return functional_call(self.model, self.weights, (images,))
+        return functional_call(self.model, self.weights | self.buffers, (images,))
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
         return losses.clipped_cross_entropy(logits, batch.predictions, self.settings.beta)
@@ -157,11 +161,28 @@ class _Run(_stochastic.Run):
 @contextlib.contextmanager
 def _training(model: nn.Module, wanted: bool) -> Iterator[None]:
     """Inside, the model is in training mode, if that is wanted; all of it was in evaluation mode before."""
-    model.train(wanted)
     try:
+        model.train(wanted)
         yield
     finally:
         model.eval()
+
+
+@contextlib.contextmanager
+def _seeded(device: torch.device) -> Iterator[None]:
+    """Inside, dropout on an accelerator draws what the seed decides; on the CPU it does so anyway."""
+    if device.type == "cpu":
+        yield
+        return
+    seed = int(torch.randint(2**31, ()))
+    with torch.random.fork_rng(device_type=device.type):
+        getattr(torch, device.type).manual_seed(seed)
+        yield
+
+
+def _norm(values: Tensor, dimension: int | None = None) -> Tensor:
+    """The l2 norm; small numbers vanish in half precision."""
+    return torch.linalg.vector_norm(values, dim=dimension, dtype=torch.promote_types(values.dtype, torch.float32))
 
 
 settings, run = _stochastic.entries(dm_uap, DMUAPSettings)

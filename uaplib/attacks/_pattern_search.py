@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from uaplib import provenance
 from uaplib.attacks import _patterns, runs
 from uaplib.balls import NormBall
-from uaplib.checks import check_classifier, check_fields, check_images
+from uaplib.checks import check_fields, check_images, check_model, classes
 from uaplib.metrics import fooling_rate, predict
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
@@ -31,7 +31,7 @@ def _whole(low: int, high: int) -> int:
 
 
 def _chessboard(side: int) -> dict[str, Any]:
-    return {"size": _whole(1, side // 4)}
+    return {"size": _whole(1, max(1, side // 4))}
 
 
 def _perlin(side: int) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def _gabor(side: int) -> dict[str, Any]:
 
 
 def _circles(side: int) -> dict[str, Any]:
-    return {"tile": _whole(8, side), "period": _uniform(2, 16)}
+    return {"tile": _whole(min(8, side), side), "period": _uniform(2, 16)}
 
 
 # What is drawn for images of so many pixels a side; a pattern with a seed gets one, too. Perlin's are the paper's.
@@ -88,14 +88,16 @@ def pattern_search(
     The patterns are those of `uaplib.patterns` at the whole budget. The history has an entry for each that was tried:
     its parameters, and its fooling rate. The cost is the number of images that the network was asked about.
 
-    model: takes (N, C, H, W) in [0, 1], returns logits (N, K). images: crafting images, a few hundred at most. ball:
-    l2 or l-infinity. source, seed, checkpoint, progress: as in `uap`.
+    model: takes (N, C, H, W) in [0, 1], returns logits (N, K). images: crafting images, a few hundred at most,
+    where the model is. ball: l2 or l-infinity. source, seed, checkpoint, progress: as in `uap`.
 
     Raises ValueError or TypeError for bad images or settings, or a model in training mode.
     """
     settings = settings or PatternSearchSettings()
     check_images(images)
-    check_classifier(model, images)
+    classes(check_model(model, images))
+    if not ball.eps > 0:
+        raise ValueError(f"the ball must have some room, not {ball}")
     return runs.craft(_Run(model, images.detach(), ball, settings, seed, source), checkpoint, progress)
 
 
@@ -118,8 +120,8 @@ class _Run(runs.Run):
     def step(self) -> bool:
         """Try one pattern."""
         parameters, seed = self.candidate()
-        settings = _patterns.settings(self.ball, self.settings.pattern, **parameters)
-        delta = _patterns.make(self.ball, self.shape, settings, seed).delta.to(self.images)
+        chosen = {"pattern": self.settings.pattern} | parameters
+        delta = _patterns.make(self.ball, self.shape, chosen, seed).delta.to(self.images)
         rate = fooling_rate(self.clean, predict(self.model, self.images, delta, clip=self.settings.clip)).value
         self.tried += 1
         self.history.append({"tried": self.tried, **parameters, "seed": seed, "rate": rate})
@@ -154,12 +156,16 @@ class _Run(runs.Run):
 
 
 def _frequencies(shape: tuple[int, int, int], trials: int) -> list[tuple[int, int]]:
-    """About so many pairs of rows and columns on a regular grid over half of the plane: the other half is the same."""
+    """About so many pairs of rows and columns on a regular grid over the plane, each wave once."""
     across = max(3, round(math.sqrt(2 * trials)) | 1)  # odd, so that zero is there
     down = max(2, round(trials / across))
     rows = torch.linspace(0, shape[1] // 2, down).round().int().unique().tolist()
     columns = torch.linspace(-(shape[2] // 2), shape[2] // 2, across).round().int().unique().tolist()
-    return [(r, c) for r in rows for c in columns if r or c > 0]
+    _, height, width = shape
+    waves = {}  # a frequency and its negative, and those that differ by whole images of pixels, are one wave
+    for r, c in ((r, c) for r in rows for c in columns if r or c):
+        waves.setdefault(frozenset({(r % height, c % width), (-r % height, -c % width)}), (r, c))
+    return list(waves.values())
 
 
 def settings(ball: NormBall, **changes: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from uaplib.balls import NormBall
 from uaplib.checks import check_fields, check_finite_gradient, check_images, check_seed, warn_without_gradient
 from uaplib.features import CONVOLUTIONS, Layer
 from uaplib.models import Normalized
+from uaplib.models.ensemble import check_single
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
 
@@ -109,9 +110,10 @@ def psp_uap(
     those of the authors' program.
 
     Where this differs from that program, by default: the network normalises what it sees, the best iterate is returned,
-    patience counts failures in a row, the iterate is chosen on noise pictures, and halving follows the clock. The
-    authors' last halving by 0.8 and their random numbers are not carried over, and all pictures lie in [0, 1] around
-    the mean image.
+    patience counts failures in a row, the iterate is chosen on noise pictures, and halving follows the clock. With
+    equal weights the authors count positive activations alone; GoogLeNet and Inception have a schedule of their own.
+    Their last halving by 0.8 and their random numbers are not carried over, pictures lie in [0, 1] around the mean
+    image, which also fills what augmentation leaves empty, and a rotation's holes are where nothing was turned into.
 
     selection, source, seed, checkpoint, progress: as in `gd_uap`. An iteration costs as many gradients as it has crops,
     and as many passes without gradient.
@@ -119,6 +121,7 @@ def psp_uap(
     Raises ValueError or TypeError for bad arguments; FloatingPointError for a gradient that is not finite.
     """
     check_normalized(model)
+    check_single(model, "psp_uap")
     seed = check_seed(seed)
     settings = settings or scaled(PSPUAPSettings(), ball)
     chosen = _first_convolutions(model, settings.share)
@@ -140,7 +143,8 @@ def _first_convolutions(model: nn.Module, share: float) -> list[Layer]:
 
 def _energies(activation: Tensor) -> Tensor:
     """The squared norm of each crop's activation, (N,)."""
-    return activation.flatten(1).float().square().sum(1)
+    wide = torch.promote_types(activation.dtype, torch.float32)
+    return activation.flatten(1).to(wide).square().sum(1)
 
 
 def _positive_energies(activation: Tensor) -> Tensor:
@@ -223,7 +227,8 @@ class _Run(activations._Run):
 
     def loss(self, pictures: Tensor) -> Tensor:
         """The loss on new crops of the perturbation over the pictures. All is around the image that stands for zero."""
-        v = self.ball.project(self.v)
+        # A projected variable gets its gradient at the borders, too: the clamp comes after the step, not before.
+        v = self.v if self.settings.project else self.ball.project(self.v)
         under = (v.detach() + pictures - self.centre).repeat(self.settings.crops, 1, 1, 1)
         p = torch.stack([_random_crop(each) for each in under])
         pairs = [(each, each + v[0]) for each in p]
@@ -251,8 +256,8 @@ class _Run(activations._Run):
     def shown(self, crops: Tensor) -> Tensor:
         """The crops as the network gets them."""
         if self.settings.unnormalised:
-            return crops
-        pictures = crops + self.centre
+            return crops.to(self.model.mean)
+        pictures = (crops + self.centre).to(self.model.mean)
         return pictures.clamp(0, 1) if self.settings.clip else pictures
 
     def measure(self) -> None:
@@ -273,7 +278,17 @@ class _Run(activations._Run):
 
 
 class _Clock(Clock):
-    """The clock of GD-UAP, whose patience may count failures from the beginning."""
+    """The clock of GD-UAP, where halvings do not put off a measurement, and patience may count from the beginning."""
+
+    def tick(self, saturation: float) -> tuple[bool, bool]:
+        """As `Clock.tick`; without `halve_every`, more than `check_every` iterations after the last measurement."""
+        if self.settings.halve_every:
+            return super().tick(saturation)
+        self.iteration, self.waited = self.iteration + 1, self.waited + 1
+        halve = abs(saturation - self.saturation) < self.settings.still and saturation > self.settings.saturation
+        measure = self.waited > self.settings.check_every or (halve and self.waited > self.settings.check_after)
+        self.saturation, self.waited = saturation, 0 if measure else self.waited
+        return measure, halve
 
     def improved(self, rate: float) -> bool:
         before = self.failures
@@ -340,7 +355,8 @@ def _exchange(sides: tuple[int, int]) -> list[Tensor]:
     """Rows and columns in an order in which two stretches of random lengths may have changed places."""
     orders = []
     for side in sides:
-        cut = min(max(1, round(side * torch.rand(()).item())), side - 1)
+        first, second = torch.rand(2).tolist()
+        cut = min(max(1, round(side * first / (first + second))), side - 1)
         whole = torch.arange(side)
         orders.append(torch.cat([whole[cut:], whole[:cut]]) if torch.rand(()) < 0.5 else whole)
     return orders

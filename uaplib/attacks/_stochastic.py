@@ -81,6 +81,11 @@ class LabelSettings(Settings):
         """Return the labels (B,) that the images of a batch are to lose."""
         return batch.truth if self.labels == "truth" else batch.predictions
 
+    @property
+    def uses_labels(self) -> bool:
+        """Whether labels play a part: with a target, none does."""
+        return self.target is None
+
     def target_of(self, batch: "Batch") -> Tensor:
         """Return the class (B,) that all images of a batch are to become."""
         return torch.full_like(batch.predictions, self.target)
@@ -144,7 +149,7 @@ class Run(runs.Run):
         self.feed.begin()
         # Small steps would be lost in half precision.
         self.rules = self.rule(start.to(device, torch.promote_types(self.feed.dtype, torch.float32)))
-        self.gradients, self.steps, self.tally = 0, 0, {}
+        self.gradients, self.steps, self.tally, self.begun = 0, 0, {}, False
 
     def step(self) -> bool:
         """Take one step, and add to the history where another hundredth of the cost is spent."""
@@ -171,8 +176,9 @@ class Run(runs.Run):
                 found = found + torch.autograd.grad(losses.mean() / len(networks), v)[0]
             self.note(losses.detach(), logits.detach().argmax(1), part)
         check_finite_gradient(found)
-        if self.gradients == 0:
+        if not self.begun:
             warn_without_gradient((found == 0).flatten(1).all(1))
+            self.begun = True
         self.gradients += len(networks) * len(batch.images)
         return found
 
@@ -224,6 +230,7 @@ class Run(runs.Run):
         self.feed.restore({name.removeprefix("feed."): tensor for name, tensor in feed.items()}, rest.pop("feed"))
         self.rules.restore(tensors)
         vars(self).update(rest)
+        self.begun = True
 
     def delta(self) -> Tensor:
         return self.ball.project(self.rules.v.detach())
@@ -243,7 +250,7 @@ class TensorFeed:
         check_images(images)
         outputs = check_classifier(model, images[:1].to(device_of(model)))
         if labels is not None:
-            check_labels(labels, images, outputs)
+            check_labels(labels.to(images.device), images, outputs)
         self.members, self.images, self.labels, self.batch_size = members_of(model), images.detach(), labels, batch_size
         self.outputs, self.dtype, self.device = outputs, images.dtype, device_of(model)
         self.shape = (1, *images.shape[1:])
@@ -291,7 +298,9 @@ class LoaderFeed:
     def __init__(self, model: nn.Module, loader: DataLoader, needs_labels: bool):
         self.members, self.loader, self.needs_labels = members_of(model), loader, needs_labels
         with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)  # the same first batch whenever the loader is asked so
             images, _ = self._checked(self._first(iter(loader)))
+        self.first_sha256 = provenance.sha256_of(images)
         self.shape, self.dtype = (1, *images.shape[1:]), images.dtype
         self.device = device_of(model)
         self.outputs = check_classifier(model, images[:1].to(self.device))
@@ -320,9 +329,14 @@ class LoaderFeed:
         return images, labels if self.needs_labels else None
 
     def record(self) -> dict:
-        """How many images there are, as far as that is known; nobody has seen all of them."""
+        """How many images there are, as far as that is known, and what tells one loader from another.
+
+        Nobody has seen all of the images, so that they have no digest; a first batch has.
+        """
         dataset = self.loader.dataset
-        return {"images": len(dataset) if hasattr(dataset, "__len__") else None, "images_sha256": ""}
+        count = len(dataset) if hasattr(dataset, "__len__") else None
+        about = {"batch_size": self.loader.batch_size, "first_batch_sha256": self.first_sha256}
+        return {"images": count, "images_sha256": ""} | about
 
     def begin(self) -> None:
         """Begin a pass."""
@@ -351,7 +365,8 @@ class LoaderFeed:
         torch.set_rng_state(tensors["began"])
         self.begin()
         for _ in range(rest["position"]):
-            next(self.batches)
+            if next(self.batches, None) is None:
+                raise ValueError("images: the DataLoader has fewer batches than when the run was interrupted")
         self.position = rest["position"]
         torch.set_rng_state(now)
 
@@ -370,7 +385,8 @@ def feed_of(
     Raises ValueError or TypeError for bad images or labels, labels that are needed and missing, and a target that is
     no class of the model.
     """
-    target, truth = getattr(settings, "target", None), getattr(settings, "labels", "") == "truth"
+    target = getattr(settings, "target", None)
+    truth = getattr(settings, "labels", "") == "truth" and settings.uses_labels
     if isinstance(images, DataLoader):
         if labels is not None:
             raise ValueError("labels: a DataLoader brings its own")
@@ -378,7 +394,8 @@ def feed_of(
     else:
         if truth and labels is None:
             raise ValueError("labels='truth' needs the true labels of the images, and none are given")
-        feed = TensorFeed(model, images, labels if truth else None, settings.batch_size)
+        feed = TensorFeed(model, images, labels, settings.batch_size)
+        feed.labels = labels if truth else None  # others are checked, and play no part
     if target is not None and target >= feed.outputs:
         raise ValueError(f"target must be a class of the model, 0 ... {feed.outputs - 1}, not {target}")
     return feed

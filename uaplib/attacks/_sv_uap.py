@@ -14,9 +14,10 @@ from torch.autograd import forward_ad
 from uaplib import features, provenance
 from uaplib.attacks import runs
 from uaplib.balls import NormBall
-from uaplib.checks import check_fields, check_finite_gradient, check_images, check_mode, warn_without_gradient
+from uaplib.checks import check_fields, check_finite_gradient, check_gradients, check_images, warn_without_gradient
 from uaplib.devices import device_of
 from uaplib.features import Layer
+from uaplib.models.ensemble import check_single
 from uaplib.perturbation import UniversalPerturbation
 
 PASSES = 2  # of an image in an iteration beside the plain one: forwards for J v, backwards for J^T of something
@@ -29,7 +30,7 @@ class SVUAPSettings:
 
     layer: the module whose outputs are to move most, by its name in the model; None: the first of the model's blocks
     or convolutions. q: the norm in which they move, at least 1. max_iterations: of the power method; fewer where the
-    perturbation has stopped changing. batch_size: images that are in memory at a time; it changes no result.
+    perturbation has stopped changing. batch_size: images that are in memory at a time; it changes nothing but rounding.
     """
 
     layer: str | None = None
@@ -68,12 +69,17 @@ def sv_uap(
     layers play no part. ball: l2 or l-infinity. source, seed, checkpoint, progress: as in `uap`. The history has
     ||J v||_q before every iteration.
 
-    Raises ValueError or TypeError for bad images or settings, a layer that does not exist or does not fire, and a
-    model in training mode.
+    Raises ValueError or TypeError for bad images or settings, a layer that does not exist or does not fire, an
+    ensemble, and a model in training mode; FloatingPointError for a gradient that is not finite. Derivatives are
+    carried forward, which PyTorch cannot do through every operation: attention needs its plain form
+    (`torch.nn.attention.sdpa_kernel`).
     """
     settings = settings or SVUAPSettings()
     check_images(images)
-    check_mode(model)
+    check_single(model, "sv_uap")
+    check_gradients(model, images[:1].to(device_of(model)))
+    if not ball.eps > 0:
+        raise ValueError(f"the ball must have some room, not {ball}")
     images = images.detach()
     layer = _layer(model, images[:1].to(device_of(model)), settings.layer)
     record = asdict(settings) | provenance.images_record(images)
@@ -127,7 +133,7 @@ class _Run(runs.Run):
                 total, power = total * (largest / scale) ** (q - 1), power * (largest / scale) ** q
                 largest = scale
             unit = moved / (largest or 1.0)
-            (part,) = torch.autograd.grad(output, x, unit.sign() * unit.abs() ** (q - 1))
+            (part,) = torch.autograd.grad(output, x, (unit.sign() * unit.abs() ** (q - 1)).to(output))
             total, power = total + part.sum(0, keepdim=True).to(total), power + (unit.abs() ** q).sum().item()
         return largest * power ** (1 / q), total
 
@@ -138,7 +144,7 @@ class _Run(runs.Run):
             warnings.filterwarnings("ignore", ".*torch.jit.script.*", FutureWarning)  # PyTorch's, about itself
             dual = forward_ad.make_dual(x, self.v.to(x).expand_as(x).contiguous())
             output, moved = forward_ad.unpack_dual(features.activation(self.model, dual, self.layer))
-        return x, output, moved.detach()
+        return x, output, moved.detach().to(torch.promote_types(moved.dtype, torch.float32))  # powers and sums overflow
 
     def finished(self) -> bool:
         return self.still or self.iterations >= self.settings.max_iterations

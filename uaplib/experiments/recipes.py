@@ -116,9 +116,10 @@ class Recipe:
 
         With a target it is less: labels play no part then.
         """
-        if self.all_settings.get("labels") == "truth":
-            return "labels"
-        return "images" if self.all_settings.get("target") is not None else self.row.sees
+        settings = self.all_settings
+        if settings.get("target") is not None and settings.get("sources") is None:
+            return "images"
+        return "labels" if settings.get("labels") == "truth" else self.row.sees
 
     @property
     def images(self) -> int | None:

@@ -65,3 +65,9 @@ def row(name: str, weights_sha256: str = "") -> Network:
         first, build=build, mean=mean, std=std, training=None, source=f"the mean of {', '.join(names)}",
         licence=licences, weights_sha256=weights_sha256, structure=structure,
     )  # fmt: skip
+
+
+def check_single(model: nn.Module, attack: str) -> None:
+    """Raise ValueError where the model is an ensemble, of which the attack could use one network alone."""
+    if len(members_of(model)) > 1:
+        raise ValueError(f"{attack} is for one network, and the model is an ensemble; craft on each of its networks")
