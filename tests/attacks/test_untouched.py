@@ -7,15 +7,42 @@ import pytest
 import torch
 
 from uaplib import metrics
-from uaplib.attacks import deepfool, fgsm, iterated_fgsm, uap
+from uaplib.attacks import (
+    CosineUAPSettings,
+    DFUAPSettings,
+    DMUAPSettings,
+    PatternSearchSettings,
+    SGASettings,
+    SGDUAPSettings,
+    SVUAPSettings,
+    cosine_uap,
+    deepfool,
+    df_uap,
+    dm_uap,
+    fgsm,
+    iterated_fgsm,
+    pattern_search,
+    sga,
+    sgd_uap,
+    sv_uap,
+    uap,
+)
 from uaplib.balls import NormBall
 
+BALL = NormBall(math.inf, 0.05)
 CALLS = {
     "fgsm": lambda model, x: fgsm(model, x, 0.1),
     "iterated_fgsm": lambda model, x: iterated_fgsm(model, x, 0.1, step=0.05, steps=2),
     "deepfool": lambda model, x: deepfool(model, x).perturbations,
     "deepfool-linf": lambda model, x: deepfool(model, x, p=math.inf, convention="matlab").perturbations,
     "uap": lambda model, x: uap(model, x, NormBall(2, 0.3), max_passes=1).delta,
+    "sgd_uap": lambda model, x: sgd_uap(model, x, BALL, settings=SGDUAPSettings(max_gradients=30)).delta,
+    "sga": lambda model, x: sga(model, x, BALL, settings=SGASettings(max_gradients=30)).delta,
+    "df_uap": lambda model, x: df_uap(model, x, BALL, settings=DFUAPSettings(max_gradients=30)).delta,
+    "cosine_uap": lambda model, x: cosine_uap(model, x, BALL, settings=CosineUAPSettings(max_gradients=30)).delta,
+    "dm_uap": lambda model, x: dm_uap(model, x, BALL, settings=DMUAPSettings(max_gradients=200)).delta,
+    "sv_uap": lambda model, x: sv_uap(model, x, BALL, settings=SVUAPSettings(max_iterations=2)).delta,
+    "pattern_search": lambda model, x: pattern_search(model, x, BALL, settings=PatternSearchSettings(trials=4)).delta,
     "predict": lambda model, x: metrics.predict(model, x),
     "evaluate": lambda model, x: metrics.evaluate(model, x, model(x).argmax(1), torch.zeros_like(x[:1])),
 }
