@@ -192,7 +192,7 @@ def test_the_controls_of_a_recipe_are_rows(folders):
 
 def test_every_network_of_the_book_has_a_floor_of_what_nobody_optimised():
     study = studies.floor_study()
-    assert {row.name for row in METHODS.values() if not row.optimised} == set(studies.NOT_OPTIMISED)
+    assert set(studies.NOT_OPTIMISED) <= {row.name for row in METHODS.values() if not row.optimised}
     assert list(study) == [*studies.IMAGENET_MODELS, *studies.OTHERS, *models.names()]
     for model, floor in study.items():
         assert floor == studies.floor_recipes(model, linf(24) if model in models.names() else linf(10))
