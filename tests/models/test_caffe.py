@@ -35,7 +35,7 @@ def test_response_normalisation_is_pytorchs_with_the_same_gradient():
         upstream = images.detach().cos()
         gradients = [torch.autograd.grad(y, images, upstream)[0] for y in (found, expected)]
         assert torch.allclose(*gradients, rtol=1e-10, atol=1e-12)
-        assert torch.autograd.gradcheck(caffe.ResponseNorm(), images)
+        assert torch.autograd.gradcheck(caffe.ResponseNorm(), images, check_forward_ad=True)
 
 
 def test_filters_are_in_the_order_output_height_width_input(tmp_path):
