@@ -20,9 +20,6 @@ class CosineUAPSettings(_stochastic.Settings):
     start: str = "uniform"  # at zero the cosine is 1, and its gradient vanishes
 
 
-PRESETS = {"cosine-uap": {"long": {"max_gradients": 32_000}}}  # as many as the paper's 1,000 iterations of 32 images
-
-
 def cosine_uap(
     model: nn.Module,
     images: Tensor | DataLoader,

@@ -25,7 +25,6 @@ class DFUAPSettings(_stochastic.LabelSettings):
     """
 
     step: float = 0.1275  # 0.005 at 10/255
-    clip: bool = True
     kappa: float = 10.0
     fixed_rival: bool | None = None
     sources: list[int] | None = None
@@ -52,8 +51,8 @@ class DFUAPSettings(_stochastic.LabelSettings):
         return super().uses_labels or self.sources is not None
 
 
-_AUTHORS = {"clip": False, "max_gradients": 64_000}  # 2,000 iterations of 32 images
-PRESETS = {"df-uap": {"authors": _AUTHORS | {"labels": "truth"}}}
+# 2,000 iterations of 32 labelled images
+PRESETS = {"df-uap": {"authors": {"clip": False, "max_gradients": 64_000, "labels": "truth"}}}
 
 
 def df_uap(

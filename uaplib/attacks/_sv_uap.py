@@ -21,7 +21,6 @@ from uaplib.models.ensemble import check_single
 from uaplib.perturbation import UniversalPerturbation
 
 PASSES = 2  # of an image in an iteration beside the plain one: forwards for J v, backwards for J^T of something
-PRESETS = {"sv-uap": {"long": {"max_iterations": 50}}}
 
 
 @dataclass(frozen=True, kw_only=True)
