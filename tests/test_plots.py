@@ -169,7 +169,7 @@ def test_the_legend_of_labels_says_which_colour_is_which_class():
 
 def test_a_matrix_can_frame_cells_and_share_its_colours():
     _, axis = plt.subplots()
-    plots.matrix(axis, np.array([[1.2, 60.0], [45.4, 3.0]]), ["a", "b"], ["c", "d"], highest=100, framed=np.eye(2) > 0)
+    plots.matrix(axis, np.array([[1.2, 62.0], [45.4, 3.0]]), ["a", "b"], ["c", "d"], highest=100, framed=np.eye(2) > 0)
     assert [patch.get_xy() for patch in axis.patches] == [(-0.5, -0.5), (0.5, 0.5)]
     assert axis.images[0].get_clim() == (0, 100)
     assert [text.get_color() for text in axis.texts] == ["black", "white", "black", "black"]
