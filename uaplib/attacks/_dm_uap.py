@@ -119,7 +119,7 @@ class _Run(_stochastic.Run):
         chosen, step = self.settings, radius / self.settings.weight_steps
         for _ in range(chosen.weight_steps):
             weights = {name: value.detach().requires_grad_() for name, value in self.weights.items()}
-            with torch.enable_grad(), _training(self.model, chosen.training_mode), _seeded(images.device):
+            with torch.enable_grad(), _training(self.model, chosen.training_mode), self.seeded(images.device):
                 logits = functional_call(self.model, weights | self.buffers, (images.clone(),))
                 loss = F.cross_entropy(logits, labels, label_smoothing=chosen.smoothing)
                 gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
@@ -129,6 +129,22 @@ class _Run(_stochastic.Run):
             self.weights |= {
                 name: self.weights[name] - (step / length * gradient).to(gradient) for name, gradient in moving.items()
             }
+
+    @contextlib.contextmanager
+    def seeded(self, device: torch.device) -> Iterator[None]:
+        """Inside, dropout on a GPU draws what the seed decides, as on the CPU; the GPU's generator stays as it was."""
+        if device.type != "cuda" or not torch.cuda.is_available():
+            yield
+            return
+        with torch.random.fork_rng(devices=[]):  # a glance at the next number, which the next batch draws again
+            seed = int(torch.randint(2**31, ())) + self.gradients
+        before = torch.cuda.get_rng_state(device)
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.cuda.set_rng_state(before, device)
 
     def harden_images(self, images: Tensor, labels: Tensor, radius: float) -> Tensor:
         """Move the images down the loss, by steps of an eighth of the radius, in balls of that radius and in [0, 1]."""
@@ -166,18 +182,6 @@ def _training(model: nn.Module, wanted: bool) -> Iterator[None]:
         yield
     finally:
         model.eval()
-
-
-@contextlib.contextmanager
-def _seeded(device: torch.device) -> Iterator[None]:
-    """Inside, dropout on an accelerator draws what the seed decides; on the CPU it does so anyway."""
-    if device.type == "cpu":
-        yield
-        return
-    seed = int(torch.randint(2**31, ()))
-    with torch.random.fork_rng(device_type=device.type):
-        getattr(torch, device.type).manual_seed(seed)
-        yield
 
 
 def _norm(values: Tensor, dimension: int | None = None) -> Tensor:

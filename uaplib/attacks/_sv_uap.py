@@ -60,13 +60,13 @@ def sv_uap(
     """Craft the perturbation that moves a hidden layer most, to first order, by the power method (eq. 10 of the paper).
 
     J stacks the Jacobians of the layer's output with respect to the pixels at all images, normalisation included. The
-    perturbation is eps v, where v maximises ||J v||_q among ||v||_p = 1, p that of the ball:
-    v <- psi_p'(J^T psi_q(J v)), scaled to norm 1, with psi_r(u) = sign(u) |u|^(r - 1) and 1/p + 1/p' = 1; for the
-    l-infinity ball psi_p' is the sign. For p = q = 2 it is the power method for J^T J.
+    perturbation is eps v, where v maximises the q-norm of J v among all v whose p-norm is 1, p that of the ball:
+    v <- psi_p'(J^T psi_q(J v)), scaled to norm 1, where psi_r(u) has the sign of u and its size to the power of r - 1,
+    and 1/p + 1/p' = 1; for the l-infinity ball psi_p' is the sign. For p = q = 2 it is the power method for J^T J.
 
     model: takes (N, C, H, W) in [0, 1]. images: few are enough, the authors take 64; labels and the network's last
     layers play no part. ball: l2 or l-infinity. source, seed, checkpoint, progress: as in `uap`. The history has
-    ||J v||_q before every iteration.
+    the q-norm of J v before every iteration.
 
     Raises ValueError or TypeError for bad images or settings, a layer that does not exist or does not fire, an
     ensemble, and a model in training mode; FloatingPointError for a gradient that is not finite. Derivatives are

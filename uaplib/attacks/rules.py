@@ -9,7 +9,7 @@ from uaplib.balls import NormBall
 class SignSteps:
     """v <- v - size sign(g), projected onto the ball.
 
-    momentum: with mu > 0 the sign is that of m <- mu m + g / ||g||_1, as in MI-FGSM.
+    momentum: with mu > 0 the sign is that of m <- mu m + g / (the l1 norm of g), as in MI-FGSM.
     """
 
     def __init__(self, v: Tensor, ball: NormBall, size: float, momentum: float = 0.0):
