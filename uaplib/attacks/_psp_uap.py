@@ -106,8 +106,8 @@ def psp_uap(
     An iteration draws pictures z and random crops p of v + z, which are constants, and q = p + v. One transform a crop,
     the same for p and q, makes the crops vary. The loss is -sum over the first convolutions of
     log(sum_i w_i (squared norm of a(q_i)) / 2 + 1e-9), with the constants
-    w_i = 1 / (T^2 KL(softmax(f(p_i) / T), softmax(f(q_i) / T))). Adam steps, halving and the choice of the iterate are those of `gd_uap`; crops, schedule and transforms
-    those of the authors' program.
+    w_i = 1 / (T^2 KL(softmax(f(p_i) / T), softmax(f(q_i) / T))). Adam steps, halving and the choice of the iterate
+    are those of `gd_uap`; crops, schedule and transforms those of the authors' program.
 
     Where this differs from that program, by default: the network normalises what it sees, the best iterate is returned,
     patience counts failures in a row, the iterate is chosen on noise pictures, and halving follows the clock. With
