@@ -7,17 +7,11 @@ import torch
 
 from uaplib import models, patterns
 from uaplib.attacks import METHODS
+from uaplib.attacks._patterns import PATTERNS
 from uaplib.balls import NormBall, linf
 from uaplib.experiments import Recipe
 
 SHAPE = (3, 8, 12)
-ALL = {
-    each.__name__: each
-    for each in (
-        patterns.chessboard, patterns.stripes, patterns.fourier, patterns.blocks, patterns.circles, patterns.perlin,
-        patterns.gabor,
-    )
-}  # fmt: skip
 
 
 def rows(pattern, channel=0):
@@ -62,10 +56,10 @@ def test_blocks_are_constant_squares_of_signs_as_often_plus_as_minus():
     assert torch.equal(grey[:, 0], grey[:, 2])
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", PATTERNS)
 def test_a_pattern_has_its_shape_and_range_and_memory_of_its_own(name):
     shape = (3, 20, 30)
-    found = ALL[name](shape)
+    found = PATTERNS[name](shape)
     assert (found.shape, found.dtype, found.abs().max().item()) == ((1, *shape), torch.float32, 1)
     found[0, 0] = 5
     assert (found[0, 1:].abs() <= 1).all()
@@ -90,7 +84,7 @@ def test_bad_values_are_named(call, error, why):
         call()
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", PATTERNS)
 @pytest.mark.parametrize("side", [28, 128, 224])
 def test_by_default_a_pattern_is_no_brightening(name, side):
     found = METHODS[name].make(linf(10), (3, side, side)).delta
@@ -98,13 +92,13 @@ def test_by_default_a_pattern_is_no_brightening(name, side):
     assert found.std() > 0.5 * 10 / 255
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", PATTERNS)
 @pytest.mark.parametrize("ball", [linf(24), NormBall(2, 1.5)], ids=str)
 def test_a_recipe_makes_the_pattern_at_the_whole_budget(name, ball):
     recipe = Recipe(name, "vgg16-mini", ball, seed=3)
     found = recipe.craft()
     assert ball.norm(found.delta).item() == pytest.approx(ball.eps, rel=1e-6)
-    own = ALL[name]((1, 28, 28), **({"seed": 3} if name in ("blocks", "perlin", "gabor") else {}))
+    own = PATTERNS[name]((1, 28, 28), **({"seed": 3} if name in ("blocks", "perlin", "gabor") else {}))
     assert torch.allclose(found.delta / found.delta.abs().max(), own)
     assert (found.method, found.source, found.key) == (name, "", recipe.key())
     assert torch.equal(recipe.find().delta, found.delta)
@@ -132,8 +126,8 @@ def test_a_recipes_settings_are_those_of_the_pattern():
 
 
 def test_every_pattern_is_a_method_that_nobody_optimised():
-    assert {name for name, row in METHODS.items() if row.module == "_patterns"} == set(ALL)
-    assert {name for name, row in METHODS.items() if not row.optimised} == {"noise", *ALL}
+    assert {name for name, row in METHODS.items() if row.module == "_patterns"} == set(PATTERNS)
+    assert {name for name, row in METHODS.items() if not row.optimised} == {"noise", *PATTERNS}
 
 
 def test_circles_by_hand():
@@ -192,4 +186,4 @@ def test_gabor_noise_in_many_directions_has_none():
 )  # fmt: skip
 def test_bad_parameters_are_named(pattern, settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
-        ALL[pattern](SHAPE, **settings)
+        PATTERNS[pattern](SHAPE, **settings)

@@ -93,11 +93,10 @@ def observe(
             # The copy is for the backward pass: an in-place ReLU may overwrite the output itself.
             found[layer] = statistic(output.clone() if output.requires_grad else output)
 
-    handles = []
+    names = dict.fromkeys(layer.name for layer in layers)
+    modules = _modules(model, list(names))
+    handles = [modules[name].register_forward_hook(lambda _, __, out, name=name: reduce(name, out)) for name in names]
     try:
-        for name in dict.fromkeys(layer.name for layer in layers):
-            module = _module(model, name)
-            handles.append(module.register_forward_hook(lambda _, __, out, name=name: reduce(name, out)))
         said = model(images.clone())  # a network may work in place
     finally:
         for handle in handles:
@@ -107,9 +106,12 @@ def observe(
     return torch.stack([found[layer] for layer in layers]), said
 
 
-def _module(model: nn.Module, name: str) -> nn.Module:
-    _check_names(model, [name])
-    return model.get_submodule(name)
+def _modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+    """All modules by name. Raises ValueError where one of `names` is not among them."""
+    modules = dict(model.named_modules())
+    if any(name not in modules for name in names):
+        _check_names(model, names)
+    return modules
 
 
 class _Fired(Exception):
@@ -129,7 +131,7 @@ def activation(model: nn.Module, images: Tensor, layer: Layer) -> Tensor:
             raise _Fired
         calls[layer.name] += 1
 
-    handle = _module(model, layer.name).register_forward_hook(stop)
+    handle = _modules(model, [layer.name])[layer.name].register_forward_hook(stop)
     try:
         model(images.clone())
     except _Fired:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from uaplib import attacks, metrics, priors
+from uaplib import attacks, metrics, models, priors
 from uaplib.attacks import GDUAPSettings, Settings, activations, fast_feature_fool, gd_uap, runs
-from uaplib.balls import NormBall
+from uaplib.balls import NormBall, linf
 from uaplib.models import Normalized, dense
 
 BALL = NormBall(math.inf, 0.1)
@@ -572,3 +572,13 @@ def test_an_interrupted_run_on_pixels_goes_on_bit_for_bit(dense_model, views, tm
     resumed = gd_uap(dense_model, BALL, checkpoint=tmp_path / "c", **arguments)
     assert torch.equal(resumed.delta, expected.delta)
     assert resumed.history == expected.history
+
+
+@pytest.mark.parametrize(("prior", "pictures"), [("none", 1), ("range", 3), ("data", 3)])
+def test_the_cost_is_a_gradient_for_each_picture_and_iteration(prior, pictures):
+    """Without data all pictures are the same, and one is as good as many."""
+    network, some = models.load("vgg-f-mini"), torch.rand(6, 1, 28, 28)
+    short = Settings(0.1, 3, 4, 2, 0, 5, 2)
+    found = gd_uap(network, linf(24), prior=prior, images=some if prior == "data" else None, settings=short)
+    assert found.run["gradients"] == 4 * pictures
+    assert found.run["iterations"] == 4

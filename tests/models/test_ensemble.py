@@ -96,3 +96,4 @@ def test_its_layers_are_those_of_all_members():
     short = Settings(0.1, 1, 4, 2, 0, 5, 2)
     found = gd_uap(model, linf(24), settings=short)
     assert found.delta.abs().max() > 0
+    assert found.run["gradients"] == 2 * 4

@@ -60,9 +60,8 @@ class DMUAPSettings(_stochastic.Settings):
             )
 
 
-PRESETS = {
-    "dm-uap": {"authors": {"batch_size": 125, "max_gradients": 210_000}}
-}  # 20 epochs of 500 images, 21 gradients each
+# 20 epochs of 500 images, 21 gradients each
+PRESETS = {"dm-uap": {"authors": {"batch_size": 125, "max_gradients": 210_000}}}
 
 
 def dm_uap(
@@ -76,7 +75,7 @@ def dm_uap(
     checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> UniversalPerturbation:
-    """Craft one perturbation by AdamW on weights and images that are harder to fool (algorithm 1 of the paper).
+    """Craft one perturbation by AdamW on weights and images that are harder to fool, as the authors' program does.
 
     Before each step of the perturbation the network's weights, a copy of them, take normalised steps down the
     smoothed cross-entropy to the clean predictions, and then the images do, in l2 balls around what they were; the

@@ -101,7 +101,7 @@ def psp_uap(
     checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> UniversalPerturbation:
-    """Craft a perturbation without any image that drives up activations on crops of itself (section 3 of the paper).
+    """Craft a perturbation without any image that drives up activations on crops of itself.
 
     An iteration draws pictures z and random crops p of v + z, which are constants, and q = p + v. One transform a crop,
     the same for p and q, makes the crops vary. The loss is -sum over the first convolutions of
@@ -206,7 +206,7 @@ class _Run(activations._Run):
 
     def begin(self) -> None:
         super().begin()
-        self.gradients, self.centre = 0, self.model.mean_image()
+        self.centre = self.model.mean_image()
         if self.settings.unnormalised:  # zero stands for the middle of noise, and for black of a jigsaw
             self.centre = torch.full_like(self.centre, 0.5 if self.settings.pictures == "gauss" else 0.0)
         self.clock = _Clock(self.settings)
@@ -264,17 +264,6 @@ class _Run(activations._Run):
         super().measure()
         if self.settings.last_iterate:
             self.best = self.iterate()
-
-    def state(self) -> tuple[dict[str, Tensor], dict]:
-        tensors, clock = super().state()
-        return tensors, {"clock": clock, "gradients": self.gradients}
-
-    def restore(self, tensors: dict[str, Tensor], rest: dict) -> None:
-        super().restore(tensors, rest["clock"])
-        self.gradients = rest["gradients"]
-
-    def counts(self) -> dict:
-        return {"iterations": self.clock.iteration, "gradients": self.gradients}
 
 
 class _Clock(Clock):

@@ -53,7 +53,7 @@ def sga(
     checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> UniversalPerturbation:
-    """Craft one perturbation for all images by aggregated gradients (algorithm 1 of the paper, as in its program).
+    """Craft one perturbation for all images by aggregated gradients, as the authors' program does.
 
     An outer step takes a batch of B images. From v, rounds B / b inner sign steps are taken, each on b images of the
     batch drawn anew; their end is thrown away, and v takes one sign step along the mean of their gradients. The loss

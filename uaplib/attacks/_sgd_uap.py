@@ -57,7 +57,7 @@ def sgd_uap(
     checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> UniversalPerturbation:
-    """Craft one perturbation for all images by sign steps along the mean gradient of batches (section 3 of the paper).
+    """Craft one perturbation for all images by sign steps along the mean gradient of batches (Shafahi et al., 2020).
 
     A step maximises the mean of min(CE(f(clip(x + v)), y), beta) over a batch: v <- project(v + step sign(gradient)),
     with the same step to the end. With a target t it minimises that of max(CE(f(clip(x + v)), t), floor): the cap of

@@ -57,7 +57,7 @@ def sv_uap(
     checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> UniversalPerturbation:
-    """Craft the perturbation that moves a hidden layer most, to first order, by the power method (eq. 10 of the paper).
+    """Craft the perturbation that moves a hidden layer most, to first order, by the power method.
 
     J stacks the Jacobians of the layer's output with respect to the pixels at all images, normalisation included. The
     perturbation is eps v, where v maximises the q-norm of J v among all v whose p-norm is 1, p that of the ball:

@@ -21,6 +21,7 @@ from uaplib.checks import check_fields, check_gradients, check_images, warn_with
 from uaplib.features import Layer
 from uaplib.metrics import fooling_rate, predict
 from uaplib.models import Normalized
+from uaplib.models.ensemble import members_of
 from uaplib.perturbation import UniversalPerturbation
 
 SATURATED = 1 - 1e-6  # a pixel counts as saturated from this share of the budget on
@@ -230,7 +231,7 @@ class _Run(runs.Run):
         self.task, self.settings = task, settings
 
     def begin(self) -> None:
-        self.clock, selection = Clock(self.settings), self.task.selection
+        self.clock, selection, self.gradients = Clock(self.settings), self.task.selection, 0
         self.clean = predict(self.model, selection)
         start = self.ball.sample(selection[:1].shape).to(selection)
         # Adam's small numbers are lost in half precision.
@@ -271,6 +272,7 @@ class _Run(runs.Run):
             raise FloatingPointError(f"the gradient is not finite in iteration {self.clock.iteration + 1}")
         if self.clock.iteration == 0:
             warn_without_gradient((gradient == 0).flatten(1).all(1))
+        self.gradients += len(pictures) * len(members_of(self.model))  # of one picture on one network
         self.adam.step(gradient)
         return loss.item()
 
@@ -310,15 +312,16 @@ class _Run(runs.Run):
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         clock = {name: value for name, value in vars(self.clock).items() if name != "settings"}
-        return {"best": self.best, **self.adam.state()}, clock
+        return {"best": self.best, **self.adam.state()}, {"clock": clock, "gradients": self.gradients}
 
     def restore(self, tensors: dict[str, Tensor], rest: dict) -> None:
         self.best = tensors.pop("best").to(self.v.device)
         self.adam.restore(tensors)
-        vars(self.clock).update(rest)
+        vars(self.clock).update(rest["clock"])
+        self.gradients = rest["gradients"]
 
     def delta(self) -> Tensor:
         return self.best
 
     def counts(self) -> dict:
-        return {"iterations": self.clock.iteration, "gradients": self.clock.iteration * self.settings.batch_size}
+        return {"iterations": self.clock.iteration, "gradients": self.gradients}

@@ -10,8 +10,6 @@ from uaplib import models
 from uaplib.models.normalized import Normalized
 from uaplib.models.spec import Network
 
-SEPARATOR = "+"
-
 
 class Ensemble(nn.Module):
     """The mean of several networks' logits.
@@ -37,18 +35,17 @@ def members_of(model: nn.Module) -> list[nn.Module]:
     return list(inside.members) if isinstance(inside, Ensemble) else [model]
 
 
-def row(name: str, weights_sha256: str = "") -> Network:
-    """Return the row of an ensemble; its normalisation is the mean of its members'.
+def row(names: Sequence[str]) -> Network:
+    """Return the row of the ensemble of these networks; its normalisation is the mean of theirs.
 
     Raises ValueError for one member, for the same twice, and for members that see other images or have other tasks.
     """
-    names = name.split(SEPARATOR)
     rows = [models.find(each) for each in names]
     first = rows[0]
     if len(set(names)) < len(names):
-        raise ValueError(f"name={name!r} has a network twice")
+        raise ValueError(f"{names} has a network twice")
     if any((each.shape, each.task, each.data_set) != (first.shape, first.task, first.data_set) for each in rows):
-        raise ValueError(f"name={name!r}: the networks of an ensemble must see images of one kind and one size")
+        raise ValueError(f"{names}: the networks of an ensemble must see images of one kind and one size")
     mean, std = (
         [sum(values) / len(rows) for values in zip(*(getattr(each, what) for each in rows), strict=True)]
         for what in ("mean", "std")
@@ -63,7 +60,7 @@ def row(name: str, weights_sha256: str = "") -> Network:
     licences = "; ".join(dict.fromkeys(each.licence for each in rows))
     return replace(
         first, build=build, mean=mean, std=std, training=None, source=f"the mean of {', '.join(names)}",
-        licence=licences, weights_sha256=weights_sha256, structure=structure,
+        licence=licences, weights_sha256="", structure=structure,
     )  # fmt: skip
 
 

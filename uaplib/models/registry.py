@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uaplib import models  # a package that imports its modules when these are used
-from uaplib.models.spec import ENSEMBLES, NETWORKS, PATTERNS, Network
+from uaplib.models.spec import NETWORKS, PATTERNS, Network
 from uaplib.names import check_name
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from uaplib.models.normalized import Normalized
 
+SEPARATOR = "+"  # between the names of an ensemble's networks
 WEIGHTS = Path(__file__).parent / "weights"
 _REGISTERED: dict[str, Network] = {}  # the user's
 
@@ -65,8 +66,8 @@ def find(name: str) -> Network:
     check_model_name(name, "name")
     if name in _table():
         return _table()[name]
-    if "+" in name:
-        return models.ensemble.row(name, ENSEMBLES.get(name, ""))
+    if SEPARATOR in name:
+        return models.ensemble.row(name.split(SEPARATOR))
     pattern = next(pattern for pattern in PATTERNS if pattern.knows(name))
     return pattern.row(name, pattern.task)
 
@@ -76,8 +77,8 @@ def says(name: str) -> str:
     check_model_name(name, "name")
     if name in _table():
         return _table()[name].task
-    if "+" in name:
-        return says(name.partition("+")[0])
+    if SEPARATOR in name:
+        return says(name.partition(SEPARATOR)[0])
     return next(pattern.task for pattern in PATTERNS if pattern.knows(name))  # timm itself need not be there
 
 
@@ -91,8 +92,8 @@ def _table() -> dict[str, Network]:
 
 
 def _is_known(name: str) -> bool:
-    if "+" in name:
-        return all(_is_known(part) for part in name.split("+"))
+    if SEPARATOR in name:
+        return all(_is_known(part) for part in name.split(SEPARATOR))
     return name in _table() or any(pattern.knows(name) for pattern in PATTERNS)
 
 

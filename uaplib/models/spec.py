@@ -302,8 +302,6 @@ NETWORKS = {
     ),
 }
 
-ENSEMBLES: dict[str, str] = {}  # those of the book, with the digests of their weights
-
 PATTERNS = (
     Pattern("label", lambda name, task: models.pretrained.timm(name, task), prefix="timm:"),
     Pattern(
