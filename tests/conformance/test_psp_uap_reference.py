@@ -139,8 +139,8 @@ def test_the_authors_fault_is_what_the_network_sees_without_its_normalisation(ne
             torch.manual_seed(7)
             under = (run.v.detach() + pictures - centre).repeat(2, 1, 1, 1)
             p = torch.stack([_psp_uap._random_crop(each) for each in under])
-        torch.testing.assert_close(seen[0], p)
-        torch.testing.assert_close(seen[1], p + run.v)
+        torch.testing.assert_close(seen[0], p + run.v)
+        torch.testing.assert_close(seen[1], p)
 
 
 def test_a_crop_has_its_area_and_its_ratio():

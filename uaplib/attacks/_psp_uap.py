@@ -116,7 +116,7 @@ def psp_uap(
     image, which also fills what augmentation leaves empty, and a rotation's holes are where nothing was turned into.
 
     selection, source, seed, checkpoint, progress: as in `gd_uap`. An iteration costs as many gradients as it has crops,
-    and as many passes without gradient.
+    and, where these are weighted, as many passes without gradient.
 
     Raises ValueError or TypeError for bad arguments; FloatingPointError for a gradient that is not finite.
     """
@@ -194,11 +194,11 @@ def _intervals(length: int, cuts: int) -> list[tuple[int, int]]:
 
 def _median(picture: Tensor, radius: int = 5) -> Tensor:
     """The median over a disk around each pixel."""
+    from scipy import ndimage  # slow to import, and most crafting does without
+
     offsets = torch.arange(-radius, radius + 1)
-    disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2).flatten()
-    padded = F.pad(picture[None], [radius] * 4, mode="replicate")
-    patches = F.unfold(padded.transpose(0, 1), 2 * radius + 1)[:, disk]
-    return patches.median(1).values.view_as(picture)
+    disk = offsets[:, None] ** 2 + offsets**2 <= radius**2
+    return torch.from_numpy(ndimage.median_filter(picture.numpy(), footprint=disk[None].numpy(), mode="nearest"))
 
 
 class _Run(activations._Run):
@@ -235,13 +235,13 @@ class _Run(activations._Run):
         if self.settings.transformed:
             pairs = [_transformed(*pair) for pair in pairs]
         p, q = (torch.stack(each) for each in zip(*pairs, strict=True))
-        with torch.no_grad():
-            said_of_p = self.network()(self.shown(p))
         statistic = _positive_energies if self.settings.rectified else _energies
         energies, said_of_q = features.observe(self.network(), self.shown(q), self.layers(), statistic)
-        weights = _weights(said_of_p, said_of_q.detach(), self.settings.temperature)
-        weights = weights if self.settings.reweighted else torch.ones_like(weights)
-        return -((energies * weights).sum(1) / 2 + 1e-9).log().sum()
+        if self.settings.reweighted:
+            with torch.no_grad():
+                said_of_p = self.network()(self.shown(p))
+            energies = energies * _weights(said_of_p, said_of_q.detach(), self.settings.temperature)
+        return -(energies.sum(1) / 2 + 1e-9).log().sum()
 
     def network(self) -> nn.Module:
         """What sees the crops."""
