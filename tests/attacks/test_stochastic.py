@@ -18,7 +18,6 @@ from uaplib.attacks import (
     cosine_uap,
     df_uap,
     dm_uap,
-    psp_uap,
     sga,
     sgd_uap,
     sv_uap,
@@ -185,8 +184,6 @@ def test_single_networks_are_asked_for(blobs):
     for attack in (lambda: dm_uap(ensemble, some, BALL), lambda: sv_uap(ensemble, some, BALL)):
         with pytest.raises(ValueError, match="is for one network"):
             attack()
-    with pytest.raises(ValueError, match="psp_uap is for one network"):
-        psp_uap(ensemble, BALL)
 
 
 def test_a_network_without_a_gradient_is_told_of(images):

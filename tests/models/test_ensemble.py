@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from uaplib import features, metrics, models
-from uaplib.attacks import SGDUAPSettings, gd_uap, sgd_uap
+from uaplib.attacks import PSPUAPSettings, SGDUAPSettings, gd_uap, psp_uap, runs, sgd_uap
 from uaplib.attacks.activations import Settings
 from uaplib.balls import linf
 from uaplib.models import ensemble
@@ -79,6 +79,20 @@ def test_what_is_crafted_on_it_fools_both(both, images):
         assert metrics.fooling_rate(clean, perturbed).value > 0.5
     assert 0 < found.history[-1]["rate"] <= 1
     assert math.isfinite(found.history[-1]["loss"])
+
+
+def test_pseudo_semantic_priors_add_up_the_losses_of_its_networks(both, monkeypatch):
+    settings, ball, pictures = PSPUAPSettings(crops=3), linf(20), torch.rand(1, 1, 28, 28)
+    found = []
+    monkeypatch.setattr(runs, "craft", lambda run, *rest: found.append(run))
+    for network in (*both, models.load(NAME)):
+        psp_uap(network, ball, settings=settings)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            found[-1].begin()
+            torch.manual_seed(1)
+            found[-1].optimum = found[-1].loss(pictures).item()
+    assert found[2].optimum == pytest.approx(found[0].optimum + found[1].optimum, rel=1e-4)
 
 
 def test_its_layers_are_those_of_all_members():

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from uaplib import features, priors
@@ -17,7 +18,7 @@ from uaplib.balls import NormBall
 from uaplib.checks import check_fields, check_finite_gradient, check_images, check_seed, warn_without_gradient
 from uaplib.features import CONVOLUTIONS, Layer
 from uaplib.models import Normalized
-from uaplib.models.ensemble import check_single
+from uaplib.models.ensemble import members_of
 from uaplib.names import check_name
 from uaplib.perturbation import UniversalPerturbation
 
@@ -115,27 +116,29 @@ def psp_uap(
     Their last halving by 0.8 and their random numbers are not carried over, pictures lie in [0, 1] around the mean
     image, which also fills what augmentation leaves empty, and a rotation's holes are where nothing was turned into.
 
+    On an ensemble the losses of its networks are added up, each with its own layers and weights.
+
     selection, source, seed, checkpoint, progress: as in `gd_uap`. An iteration costs as many gradients as it has crops,
-    and, where these are weighted, as many passes without gradient.
+    of each network, and, where these are weighted, as many passes without gradient.
 
     Raises ValueError or TypeError for bad arguments; FloatingPointError for a gradient that is not finite.
     """
     check_normalized(model)
-    check_single(model, "psp_uap")
     seed = check_seed(seed)
     settings = settings or scaled(PSPUAPSettings(), ball)
-    chosen = _first_convolutions(model, settings.share)
+    parts = [(member, _first_convolutions(member, settings.share)) for member in members_of(model)]
     record = asdict(settings) | priors.selection_record(selection)
     if selection is None:
         selection = priors.selection_pictures(model)
-    task = Task(model, ball, chosen, _energies, _draw(model, settings), selection, "psp-uap", source, seed, record)
+    layers = list(chain(*(chosen for _, chosen in parts)))
+    task = Task(model, ball, layers, _energies, _draw(model, settings), selection, "psp-uap", source, seed, record)
     check_images(selection, "selection images")
     check_has_saturation(ball)
-    return runs.craft(_Run(task, settings), checkpoint, progress)
+    return runs.craft(_Run(task, settings, parts), checkpoint, progress)
 
 
-def _first_convolutions(model: nn.Module, share: float) -> list[Layer]:
-    """The outputs of the first convolutions themselves, before anything that follows them."""
+def _first_convolutions(model: Normalized, share: float) -> list[Layer]:
+    """The outputs of the first convolutions of a network themselves, before anything that follows them."""
     names = [name for name, module in model.named_modules() if isinstance(module, CONVOLUTIONS)]
     fired = features.choose(model, model.mean_image(), names)
     return fired[: max(1, int(len(fired) * share))]
@@ -202,7 +205,14 @@ def _median(picture: Tensor, radius: int = 5) -> Tensor:
 
 
 class _Run(activations._Run):
-    """As that of GD-UAP, with crops under the perturbation, and the authors' rules where they differ."""
+    """As that of GD-UAP, with crops under the perturbation, and the authors' rules where they differ.
+
+    parts: the networks that the crops are shown to, each with its layers.
+    """
+
+    def __init__(self, task: Task, settings: PSPUAPSettings, parts: list[tuple[Normalized, list[Layer]]]):
+        super().__init__(task, settings)
+        self.parts = parts
 
     def begin(self) -> None:
         super().begin()
@@ -221,7 +231,7 @@ class _Run(activations._Run):
         check_finite_gradient(gradient)
         if self.clock.iteration == 0:
             warn_without_gradient((gradient == 0).flatten(1).all(1))
-        self.gradients += len(pictures) * self.settings.crops
+        self.gradients += len(pictures) * self.settings.crops * len(self.parts)
         self.adam.step(gradient)
         return loss.item()
 
@@ -234,24 +244,20 @@ class _Run(activations._Run):
         pairs = [(each, each + v[0]) for each in p]
         if self.settings.transformed:
             pairs = [_transformed(*pair) for pair in pairs]
-        p, q = (torch.stack(each) for each in zip(*pairs, strict=True))
+        p, q = (self.shown(torch.stack(each)) for each in zip(*pairs, strict=True))
+        return sum(self.loss_of(network, layers, p, q) for network, layers in self.parts)
+
+    def loss_of(self, network: Normalized, layers: list[Layer], p: Tensor, q: Tensor) -> Tensor:
+        """The loss of one network, as it is shown the crops."""
+        if self.settings.unnormalised:
+            network, layers = network.network, [Layer(each.name.removeprefix("network."), each.call) for each in layers]
         statistic = _positive_energies if self.settings.rectified else _energies
-        energies, said_of_q = features.observe(self.network(), self.shown(q), self.layers(), statistic)
+        energies, said_of_q = features.observe(network, q, layers, statistic)
         if self.settings.reweighted:
             with torch.no_grad():
-                said_of_p = self.network()(self.shown(p))
+                said_of_p = network(p)
             energies = energies * _weights(said_of_p, said_of_q.detach(), self.settings.temperature)
         return -(energies.sum(1) / 2 + 1e-9).log().sum()
-
-    def network(self) -> nn.Module:
-        """What sees the crops."""
-        return self.model.network if self.settings.unnormalised else self.model
-
-    def layers(self) -> list[Layer]:
-        """The layers by their names there."""
-        if not self.settings.unnormalised:
-            return self.task.layers
-        return [Layer(layer.name.removeprefix("network."), layer.call) for layer in self.task.layers]
 
     def shown(self, crops: Tensor) -> Tensor:
         """The crops as the network gets them."""
