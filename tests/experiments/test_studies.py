@@ -107,15 +107,48 @@ def test_the_ablations_of_another_network_are_the_same_without_those_of_the_port
     assert {recipe for each in second.values() for recipe in each.values()} <= set(studies.book())
 
 
-def test_the_methods_since_2018_have_several_seeds_and_one_cost_on_small_networks():
+def test_the_methods_since_2018_have_one_cost_and_on_small_networks_several_seeds():
     study = studies.modern_study()
-    assert set(study) == {*models.names(), studies.SMALL_MODEL}
+    large = set(studies.MODERN_NETWORKS)
+    assert set(study) == {*models.names(), studies.SMALL_MODEL, *large}
     for model, made in study.items():
-        methods = studies.MODERN + (studies.SEARCHES if model == studies.SMALL_MODEL else ())
-        assert {(r.method, r.seed) for r in made} == set(product(methods, range(studies.MODERN_SEEDS)))
-        assert {r.ball for r in made} == {linf(10 if model == studies.SMALL_MODEL else 24)}
+        methods = studies.EARLIER + (studies.MODERN_LARGER if model in large else studies.MODERN)
+        methods += studies.SEARCHES if model == studies.SMALL_MODEL else ()
+        assert {(r.method, r.seed) for r in made} == set(product(methods, range(1 if model in large else 3)))
+        assert {r.ball for r in made} == {linf(24 if model in models.names() else 10)}
         costs = {r.all_settings["max_gradients"] for r in made if "max_gradients" in r.all_settings}
         assert costs == {10_000}
+
+
+def test_costs_are_compared_at_equal_cost():
+    study = studies.cost_study()
+    assert list(study) == ["sgd-uap", "sga", "sga, 250"]
+    for by_cost in study.values():
+        assert list(by_cost) == list(studies.COSTS)
+        for cost, made in by_cost.items():
+            assert [r.seed for r in made] == [0, 1, 2]
+            assert {r.all_settings["max_gradients"] for r in made} == {cost}
+
+
+def test_the_ablations_of_pseudo_semantic_priors_change_one_thing_each():
+    study = studies.psp_study()
+    assert len(study) >= 5
+    assert all(r.settings == {} for r in study["default"])
+    for way, made in study.items():
+        assert [r.seed for r in made] == [0, 1, 2]
+        assert way == "default" or all(len(r.settings) == 1 for r in made)
+
+
+def test_targets_are_classes_of_their_networks_and_part_of_the_recipe():
+    for model, made in studies.targeted_study().items():
+        assert {r.model for r in made} == {model}
+        assert {r.all_settings["target"] for r in made} <= set(studies.TARGETS)
+
+
+def test_frequencies_are_many_and_kept_as_records():
+    for model, recipe in studies.frequency_study().items():
+        assert (recipe.model, recipe.method, recipe.preset) == (model, "fourier-search", "fine")
+        assert recipe.all_settings["trials"] == 240
 
 
 def test_halving_is_studied_at_two_steps_from_several_starts():

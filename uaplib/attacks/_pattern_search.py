@@ -72,6 +72,9 @@ class PatternSearchSettings:
         check_fields(self, at_least_1=("trials",))
 
 
+PRESETS = {"fourier-search": {"fine": {"trials": 240}}}
+
+
 def pattern_search(
     model: nn.Module,
     images: Tensor,

@@ -44,9 +44,15 @@ KEPT_STUDIES = ("fashion-mnist", "imagenet")
 OVERACTIVATING = ("noise", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-data")
 NOT_OPTIMISED = ("noise", "chessboard", "stripes", "fourier", "blocks")  # beside every attack
 PRIORS = ("gd-uap-none", "gd-uap-range", "gd-uap-data")
-MODERN = ("sgd-uap", "sga", "df-uap", "cosine-uap", "dm-uap", "sv-uap")
+EARLIER = ("fff", "gd-uap-range", "gd-uap-data")  # beside which the methods since 2018 stand
+MODERN = ("sgd-uap", "sga", "df-uap", "cosine-uap", "dm-uap", "sv-uap", "psp-uap")
 SEARCHES = tuple(name for name in METHODS if name.endswith("-search"))
 MODERN_SEEDS = 3
+MODERN_LARGER = ("sgd-uap", "sga", "df-uap", "sv-uap", "psp-uap")  # where a run takes ten minutes of a core
+COST_MODEL, COSTS = "vgg19-mini", (1000, 3000, 10_000, 30_000, 100_000)
+TARGETS = (9, 174, 573, 771)  # ostrich, elkhound, go-kart, safe: classes that nobody chose after seeing a rate
+MODERN_NETWORKS = (PAPER_NETWORK, IMAGENET_MODELS[0])
+SEVERAL_MODELS = f"{IMAGENET_MODELS[0]}+{PAPER_NETWORK}+mobilenet-v2"  # of three families, all for 224 pixels
 Control = Callable[[UniversalPerturbation], UniversalPerturbation]
 
 
@@ -130,13 +136,70 @@ def modern_study() -> dict[str, list[Recipe]]:
     """Return, by their networks, the recipes of the methods since 2018, at one cost: 10,000 gradients of one image.
 
     On the mini networks at their budget, and on a small network for photographs, where the best of many patterns stand
-    beside them; several seeds each.
+    beside them, several seeds each; on two larger networks one seed. Three earlier methods stand beside them.
     """
-    balls = dict.fromkeys(models.names(), linf(CHAPTER_EPS_255)) | {SMALL_MODEL: linf(IMAGENET_EPS_255)}
-    methods = dict.fromkeys(models.names(), MODERN) | {SMALL_MODEL: MODERN + SEARCHES}
+    balls = dict.fromkeys(models.names(), linf(CHAPTER_EPS_255))
+    balls |= dict.fromkeys((SMALL_MODEL, *MODERN_NETWORKS), linf(IMAGENET_EPS_255))
+    methods = dict.fromkeys(balls, EARLIER + MODERN) | {SMALL_MODEL: EARLIER + MODERN + SEARCHES}
+    methods |= dict.fromkeys(MODERN_NETWORKS, EARLIER + MODERN_LARGER)
+    seeds = dict.fromkeys(balls, MODERN_SEEDS) | dict.fromkeys(MODERN_NETWORKS, 1)
     return {
-        model: [Recipe(name, model, ball, k) for name in methods[model] for k in range(MODERN_SEEDS)]
+        model: [Recipe(name, model, ball, k) for name in methods[model] for k in range(seeds[model])]
         for model, ball in balls.items()
+    }
+
+
+def cost_study() -> dict[str, dict[int, list[Recipe]]]:
+    """Return, by method and cost, the recipes of stochastic gradients and their aggregation on one mini network.
+
+    "sga, 250" takes outer batches of the size in its authors' program.
+    """
+    ways = {"sgd-uap": ("sgd-uap", {}), "sga": ("sga", {}), "sga, 250": ("sga", {"batch_size": 250})}
+    ball = linf(CHAPTER_EPS_255)
+    return {
+        way: {
+            cost: [Recipe(name, COST_MODEL, ball, k, {**changes, "max_gradients": cost}) for k in range(MODERN_SEEDS)]
+            for cost in COSTS
+        }
+        for way, (name, changes) in ways.items()
+    }
+
+
+def psp_study() -> dict[str, list[Recipe]]:
+    """Return the recipes of pseudo-semantic priors on the small network by preset, several seeds each.
+
+    "default" is what they differ from.
+    """
+    ball = linf(IMAGENET_EPS_255)
+    presets = ["", *(name for name in METHODS["psp-uap"].presets if name != "authors")]
+    return {
+        preset or "default": [ablation("psp-uap", SMALL_MODEL, ball, preset, k) for k in range(MODERN_SEEDS)]
+        for preset in presets
+    }
+
+
+def frequency_study() -> dict[str, Recipe]:
+    """Return, by their networks, the recipes that try about 200 frequencies one by one; their histories are the rates.
+
+    The networks are of four families, and take their first samples in different ways.
+    """
+    networks, ball = (SMALL_MODEL, "squeezenet1_1-caffe", *MODERN_NETWORKS), linf(IMAGENET_EPS_255)
+    return {model: ablation("fourier-search", model, ball, "fine") for model in networks}
+
+
+def ensemble_study() -> list[Recipe]:
+    """Return the recipes of data-free perturbations for three networks at once, of three families."""
+    ball = linf(IMAGENET_EPS_255)
+    return [Recipe("psp-uap", SEVERAL_MODELS, ball, settings={"max_iterations": 200})]
+
+
+def targeted_study() -> dict[str, list[Recipe]]:
+    """Return, by their networks, the recipes of perturbations towards one class each."""
+    ball, methods = linf(IMAGENET_EPS_255), {SMALL_MODEL: ("df-uap", "sgd-uap"), IMAGENET_MODELS[0]: ("df-uap",)}
+    targets = dict.fromkeys(methods, TARGETS) | {IMAGENET_MODELS[0]: TARGETS[:1]}
+    return {
+        model: [Recipe(name, model, ball, settings={"target": t}) for name in names for t in targets[model]]
+        for model, names in methods.items()
     }
 
 
@@ -374,6 +437,11 @@ def book() -> list[Recipe]:
         *chain(*(ways.values() for ways in paper_network_study().values())),
         *long_uaps().values(),
         *chain(*modern_study().values()),
+        *chain(*(made for costs in cost_study().values() for made in costs.values())),
+        *chain(*psp_study().values()),
+        *chain(*targeted_study().values()),
+        *frequency_study().values(),
+        *ensemble_study(),
     ]
     return list(dict.fromkeys(listed))
 
