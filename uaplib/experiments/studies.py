@@ -52,7 +52,6 @@ MODERN_LARGER = ("sgd-uap", "sga", "df-uap", "sv-uap", "psp-uap")  # where a run
 COST_MODEL, COSTS = "vgg19-mini", (1000, 3000, 10_000, 30_000, 100_000)
 TARGETS = (9, 174, 573, 771)  # ostrich, elkhound, go-kart, safe: classes that nobody chose after seeing a rate
 MODERN_NETWORKS = (PAPER_NETWORK, IMAGENET_MODELS[0])
-SEVERAL_MODELS = f"{IMAGENET_MODELS[0]}+{PAPER_NETWORK}+mobilenet-v2"  # of three families, all for 224 pixels
 Control = Callable[[UniversalPerturbation], UniversalPerturbation]
 
 
@@ -185,12 +184,6 @@ def frequency_study() -> dict[str, Recipe]:
     """
     networks, ball = (SMALL_MODEL, "squeezenet1_1-caffe", *MODERN_NETWORKS), linf(IMAGENET_EPS_255)
     return {model: ablation("fourier-search", model, ball, "fine") for model in networks}
-
-
-def ensemble_study() -> list[Recipe]:
-    """Return the recipes of data-free perturbations for three networks at once, of three families."""
-    ball = linf(IMAGENET_EPS_255)
-    return [Recipe("psp-uap", SEVERAL_MODELS, ball, settings={"max_iterations": 200})]
 
 
 def targeted_study() -> dict[str, list[Recipe]]:
@@ -441,7 +434,6 @@ def book() -> list[Recipe]:
         *chain(*psp_study().values()),
         *chain(*targeted_study().values()),
         *frequency_study().values(),
-        *ensemble_study(),
     ]
     return list(dict.fromkeys(listed))
 
