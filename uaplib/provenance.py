@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,22 @@ def versions() -> dict[str, str]:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Return a digest of a model's parameters and buffers: their names, types, shapes and values."""
+    """Return a digest of a model's parameters and buffers: their names, types, shapes and values.
+
+    That of an ensemble (`uaplib.models.ensemble`) is made of its members', so that who knows theirs knows its own.
+    """
+    members = getattr(getattr(model, "network", None), "members", ())
+    if members:
+        return together([weights_sha256(each) for each in members])
     total = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         _add(total, name, tensor)
     return total.hexdigest()
+
+
+def together(weights: Sequence[str]) -> str:
+    """Return the digest of an ensemble's weights from those of its members, in their order."""
+    return digest(list(weights))
 
 
 def _add(total, name: str, value: object) -> None:

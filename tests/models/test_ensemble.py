@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from uaplib import features, metrics, models
+from uaplib import features, metrics, models, provenance
 from uaplib.attacks import PSPUAPSettings, SGDUAPSettings, gd_uap, psp_uap, runs, sgd_uap
 from uaplib.attacks.activations import Settings
 from uaplib.balls import linf
+from uaplib.experiments import recipes
 from uaplib.models import ensemble
 
 NAME = "vgg-f-mini+resnet-mini"
@@ -35,6 +36,21 @@ def test_its_row_is_like_those_of_its_members():
     assert models.says(NAME) == "label"
     assert row.training is None
     assert models.structure(NAME).state_dict().keys() == models.load(NAME).state_dict().keys()
+
+
+def test_its_digest_is_made_of_its_members(both):
+    digests = [provenance.weights_sha256(each) for each in both]
+    assert provenance.weights_sha256(models.load(NAME)) == provenance.together(digests)
+    assert provenance.together(digests) != provenance.together(digests[::-1])
+    assert recipes.weights_sha256(NAME) == provenance.together(digests)
+
+
+def test_its_digest_is_known_without_its_networks(monkeypatch):
+    """So results of networks whose files have to be downloaded are found without the files."""
+    names = ("mobilenet-v1", "googlenet-caffe")
+    expected = provenance.together([models.find(each).weights_sha256 for each in names])
+    monkeypatch.setattr(models, "load", lambda name: pytest.fail(f"{name} was loaded"))
+    assert recipes.weights_sha256.__wrapped__("+".join(names)) == expected
 
 
 def test_means_of_different_normalisations_are_undone():

@@ -25,6 +25,7 @@ from uaplib.experiments.images import Record, at_hand, images_for, images_from, 
 from uaplib.files import check_writable, write_text
 from uaplib.journal import Journal
 from uaplib.metrics.tasks import TASKS
+from uaplib.models.registry import SEPARATOR
 from uaplib.names import check_name
 from uaplib.perturbation import FITS, UniversalPerturbation
 from uaplib.priors import NOISE_PICTURES
@@ -38,7 +39,13 @@ OPTIONS = {"images": "images", "max_passes": "passes", "target_rate": "target-ra
 
 @cache
 def weights_sha256(model: str) -> str:
-    """Return the digest of the named model's weights, computed once where its row does not have it."""
+    """Return the digest of the named model's weights, computed once where its row does not have it.
+
+    For that of an ensemble no network needs to be at hand whose row has its digest.
+    """
+    members = model.split(SEPARATOR)
+    if len(members) > 1:
+        return provenance.together([weights_sha256(each) for each in members])
     return models.find(model).weights_sha256 or provenance.weights_sha256(models.load(model))
 
 
