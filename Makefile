@@ -33,12 +33,11 @@ test-without-data: .venv/ready .venv/peers ## once more without data sets and ne
 
 update: .venv/ready data ## execute what changed and write the outputs back into notebooks/; then register what they read
 	$(BIN)/uaplib book update
+	$(BIN)/uaplib book leaderboard
 	$(BIN)/uaplib book registry
 
 artifacts: .venv/ready data ## craft and measure what chapters load and is missing or out of date
 	$(BIN)/uaplib craft --all
-	$(BIN)/uaplib transfer --study fashion-mnist --out _build/fashion-mnist.csv
-	$(BIN)/uaplib transfer --study imagenet --out _build/imagenet.csv
 
 mutants: .venv/ready .venv/peers .venv/mutmut data ## MODULE=priors: change one thing at a time; which changes do the tests not notice?
 	$(BIN)/python benchmarks/mutants.py $(MODULE)

@@ -19,7 +19,7 @@ from uaplib import cli, data, models, perturbation, published, transfer
 from uaplib.attacks import METHODS
 from uaplib.balls import linf
 from uaplib.cli import app, main
-from uaplib.experiments import Recipe, images, recipes, store, studies
+from uaplib.experiments import Recipe, images, leaderboard, recipes, store, studies
 from uaplib.models.spec import NETWORKS
 from uaplib.perturbation import UniversalPerturbation
 from uaplib.releases import RELEASES, of_the_matrix
@@ -581,8 +581,7 @@ def test_an_installed_package_crafts_all_into_the_data_folder(monkeypatch, tmp_p
     controls = studies.TransferStudy([noise], ["resnet-mini"], (), [noise])
     sizes = studies.TransferStudy([], ["resnet-mini"], (), [noise], {"tiled": lambda one: one.tiled(28, 28)})
     monkeypatch.setattr(studies, "book", lambda: [noise])
-    monkeypatch.setattr(studies, "control_studies", lambda: {"resnet-mini": controls})
-    monkeypatch.setattr(studies, "size_studies", lambda: {"resnet-mini, tiled": sizes})
+    monkeypatch.setattr(studies, "kept_studies", lambda: [controls, sizes])
     few = torch.rand(3, 1, 28, 28), torch.arange(3)
     monkeypatch.setattr(images, "_load", lambda model, role, count: few)
     images.at_hand.cache_clear()
@@ -650,8 +649,7 @@ def test_what_is_out_of_date_stays_until_something_is_in_its_place(monkeypatch, 
     recipe = Recipe("fff", "vgg-f-mini", linf(24))
     monkeypatch.setattr(store, "ARTIFACTS", tmp_path)
     monkeypatch.setattr(studies, "book", lambda: [recipe])
-    monkeypatch.setattr(studies, "control_studies", dict)
-    monkeypatch.setattr(studies, "size_studies", dict)
+    monkeypatch.setattr(studies, "kept_studies", list)
     path = tmp_path / recipe.place
     path.parent.mkdir()
     noise.rename(path)
@@ -673,8 +671,7 @@ def test_an_ablation_that_was_interrupted_at_its_end_is_finished_by_the_next_run
     recipe = recipes.ablation("gd-uap-none", "vgg-f-mini", linf(24), "convolutions")
     monkeypatch.setattr(store, "ARTIFACTS", tmp_path)
     monkeypatch.setattr(studies, "book", lambda: [recipe])
-    monkeypatch.setattr(studies, "control_studies", dict)
-    monkeypatch.setattr(studies, "size_studies", dict)
+    monkeypatch.setattr(studies, "kept_studies", list)
     with monkeypatch.context() as patch:
         patch.setattr(Recipe, stop, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         assert invoke("craft", "--all").exit_code != 0
@@ -688,6 +685,58 @@ def test_an_ablation_that_was_interrupted_at_its_end_is_finished_by_the_next_run
     succeed("craft", "--all")  # of the record alone nothing can be measured: it is crafted again
     assert recipe.find_measured() is not None
     images.at_hand.cache_clear()
+
+
+def test_of_what_is_dropped_the_rows_of_matrices_are_measured_first(monkeypatch, tmp_path, clothes):
+    """And where a network is missing nothing is dropped."""
+    few = clothes.images[:20], clothes.labels[:20]
+    monkeypatch.setattr(images, "_load", lambda model, role, count: few)
+    images.at_hand.cache_clear()
+    short = {"max_iterations": 2, "check_every": 1, "batch_size": 1}
+    row = dataclasses.replace(METHODS["gd-uap-none"], book=short)
+    monkeypatch.setattr(recipes, "METHODS", {**METHODS, row.name: row})
+    recipe = Recipe("gd-uap-none", "vgg-f-mini", linf(24))
+    study = studies.TransferStudy([recipe], ["vgg-f-mini", "resnet-mini"])
+    monkeypatch.setattr(store, "ARTIFACTS", tmp_path)
+    monkeypatch.setattr(studies, "book", lambda: [recipe])
+    monkeypatch.setattr(studies, "kept_studies", lambda: [study])
+    monkeypatch.setattr(studies, "keeps", lambda recipe: False)
+    load = models.load
+    with monkeypatch.context() as patch:
+        lacks = FileNotFoundError("no weights")
+        patch.setattr(models, "load", lambda name, *rest: load(name, *rest) if name != "resnet-mini" else throw(lacks))
+        with pytest.warns(UserWarning, match="resnet-mini is left out"):
+            succeed("craft", "--all")
+    assert (tmp_path / recipe.place).exists()
+    succeed("craft", "--all")
+    assert not (tmp_path / recipe.place).exists()
+    assert study.kept().table.n.tolist() == [20, 20]
+    images.at_hand.cache_clear()
+
+
+def test_the_leaderboard_is_printed_and_says_what_a_submission_leaves_behind(monkeypatch, tmp_path):
+    def entry(name, counts):
+        fooled = {victim: np.arange(10) < count for victim, count in counts.items()}
+        about = {"method": name, "title": name, "group": "without data", "crafted_on": "x", "sees": "nothing"}
+        about |= {"gradients": None, "seed": None, "made": ""}
+        return leaderboard.Entry(name, fooled=fooled, seen=frozenset({"x"}), **about)
+
+    rows = [entry("strong", {"x": 9, "y": 8}), entry("mine", {"x": 7, "y": 6}), entry("weak", {"x": 5, "y": 1})]
+    monkeypatch.setattr(leaderboard, "entries", lambda: rows)
+    shown = succeed("leaderboard")
+    assert shown.index("strong") < shown.index("mine") < shown.index("weak")
+    monkeypatch.setattr(leaderboard, "submit", lambda file, name, sees, device: rows[1])
+    said = succeed("leaderboard", "--submit", tmp_path / "v.safetensors", "--name", "mine", "--sees", "nothing")
+    assert "leaves 1 of 2 others behind" in said
+    assert "x: 70.0 %" in said
+    assert "y: 60.0 %" in said
+    assert "submissions/mine.safetensors" in said
+    assert "needs a --name" in raised("leaderboard", "--submit", tmp_path / "v.safetensors")
+    assert "give a perturbation by --submit" in raised("leaderboard", "--name", "mine")
+
+
+def throw(error):
+    raise error
 
 
 def test_noise_of_another_size_is_another_perturbation(noise):

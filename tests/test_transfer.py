@@ -331,6 +331,27 @@ def test_a_matrix_is_arranged_in_the_order_that_is_asked_for(matrix):
         matrix.arranged(["z"], ["x"])
 
 
+def test_joined_matrices_have_the_cells_of_both(matrix):
+    upper, lower = (matrix.select(matrix.table.source.isin(names)) for names in (["a"], ["b_1", "n"]))
+    found = upper.joined(lower).arranged(["a", "b_1", "n"], ["x", "y"])
+    expected = matrix.arranged(["a", "b_1", "n"], ["x", "y"])
+    pd.testing.assert_frame_equal(found.table, expected.table)
+    assert found.fooled.keys() == expected.fooled.keys()
+
+
+@pytest.mark.parametrize(
+    ("source", "crafted_on", "white"),
+    [("mine", "x", ["x"]), ("mine", "x+y", ["x", "y"]), ("mine", "", []), ("mine", "GoogLeNet", []),
+     ("published:uap-GoogLeNet", "GoogLeNet", ["googlenet-caffe"]), ("published:uap-VGG-16", "VGG-16", []),
+     ("published:gd-uap-none-GoogLeNet", "GoogLeNet", [])],  # on torchvision's, which has other weights
+)  # fmt: skip
+def test_whoever_was_crafted_on_a_victim_is_in_a_white_box(source, crafted_on, white):
+    """The networks of an ensemble, and of the releases that one which is at hand by another name."""
+    networks = {name: Threshold(0.55).eval() for name in ("x", "y", "googlenet-caffe")}
+    found = transfer_matrix({source: constant(EPS, source=crafted_on)}, networks, flat())
+    assert found.table.victim[found.table.white_box].tolist() == white
+
+
 def test_mcnemar_and_the_difference(matrix):
     found = matrix.compare("a", "n", "x")
     assert (found.only_first, found.only_second) == (26, 0)

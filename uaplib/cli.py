@@ -1,4 +1,4 @@
-"""The command `uaplib`: train, craft, import, evaluate, transfer, get, list, book.
+"""The command `uaplib`: train, craft, import, evaluate, transfer, leaderboard, get, list, book.
 
 Help, lists and refusals are to come at once, so each command imports what it computes with, after its checks.
 """
@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import warnings
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -15,6 +14,7 @@ import typer
 
 from uaplib import __version__, data, models
 from uaplib.attacks import METHODS
+from uaplib.attacks.methods import SEES
 from uaplib.files import check_writable, checkout
 from uaplib.models.spec import CHAPTER_MODEL, NETWORKS
 from uaplib.names import check_name
@@ -137,7 +137,7 @@ def craft(
     if every:
         for recipe in studies.book():
             _craft_for_the_book(recipe, place)
-        _measure_controls(place)
+        _measure_studies(place)
         for cells in sorted({recipe.cells for recipe in studies.book()}):
             _compact(cells)
         return
@@ -176,28 +176,36 @@ def _refuse_options(context: typer.Context, names: set[str], why: str) -> None:
 
 
 def _craft_for_the_book(recipe: "Recipe", device: "torch.device") -> None:
-    """Craft and measure what is not there. Of an ablation, only the record and the cell are kept."""
-    from uaplib.experiments import store
+    """Craft and measure what is not there. Of some, only the record and the cell are kept (`studies.keeps`)."""
+    from uaplib.experiments import store, studies
     from uaplib.journal import Journal
 
     folder = store.kept_folder()
-    path, only_record = folder / recipe.place, bool(recipe.preset)
+    path, only_record = folder / recipe.place, not studies.keeps(recipe)
     if only_record and not path.is_file() and recipe.find_measured():
         return
     kept = recipe.find(iter([path])) or _craft(recipe, path, device, replace=True)
     if recipe.find_measured() is None:
         recipe.keep_measured(kept, Journal(folder / recipe.cells), progress=True)
-    if only_record:  # last: as long as the perturbation lies there, the work is not over
+    if only_record and _measure_rows(recipe, device):  # as long as the perturbation lies there, the work is not over
         recipe.keep_record(kept, folder)
         path.unlink()
 
 
-def _measure_controls(device: "torch.device") -> None:
-    """Measure what perturbations stand beside, where it is not there."""
+def _measure_rows(recipe: "Recipe", device: "torch.device") -> bool:
+    """Measure a recipe's rows of the book's matrices, and return whether no network is left out."""
+    from uaplib.experiments import store, studies
+
+    rows = [study.row_of(recipe) for study in studies.kept_studies() if recipe in study.recipes]
+    return not any(row.measure(device, store.kept_folder()).left_out for row in rows)
+
+
+def _measure_studies(device: "torch.device") -> None:
+    """Measure who fools whom, and what perturbations stand beside, where it is not there."""
     from uaplib.experiments import store, studies
 
     try:
-        for study in chain(studies.control_studies().values(), studies.size_studies().values()):
+        for study in studies.kept_studies():
             study.measure(device, store.kept_folder())
     except KeyboardInterrupt:
         _interrupted()
@@ -331,7 +339,11 @@ def evaluate(
 def transfer(
     context: typer.Context,
     study: Annotated[
-        str, typer.Option(help="A whole matrix: fashion-mnist or imagenet, kept in artifacts/, or paper.")
+        str,
+        typer.Option(
+            help="A whole matrix: fashion-mnist, fashion-mnist-modern, imagenet or families, kept in artifacts/, or "
+            "paper."
+        ),
     ] = "",
     sources: Annotated[
         list[str] | None,
@@ -363,9 +375,7 @@ def transfer(
         if study:
             known = studies.transfer_studies()
             chosen = known[check_name("study", study, known)]
-            rows, victims = chosen.sources(), chosen.victims
-            if images is None and clip and fit == "tiled":  # the book's own cells are of all images, clipped
-                cells = store.kept_folder() / chosen.cells
+            victims = chosen.victims
         else:
             victims = [models.check_model_name(name, "victims") for name in victims or []]
             rows = _sources(sources)
@@ -376,7 +386,11 @@ def transfer(
             return images_for(victim, "evaluation", images)
 
         how = {"clip": clip, "fit": fit, "device": place}
-        matrix = transfer_matrix(rows, victims, test, **how, cells=cells, progress=True)
+        if study and images is None and clip and fit == "tiled":  # the book's own cells are of all images, clipped
+            matrix = chosen.measure(place, store.kept_folder())
+        else:
+            perturbations = chosen.sources() if study else rows
+            matrix = transfer_matrix(perturbations, victims, test, **how, cells=cells, progress=True)
     except KeyboardInterrupt:
         _interrupted()
     if study:
@@ -387,6 +401,40 @@ def transfer(
     print(out)
     if matrix.left_out:
         raise typer.Exit(2)
+
+
+@app.command(epilog="Example: `uaplib leaderboard --submit mine.safetensors --name my-method --sees images`.")
+def leaderboard(
+    context: typer.Context,
+    submit: Annotated[Path | None, typer.Option(help="A perturbation to be measured on every network.")] = None,
+    name: Annotated[str, typer.Option(help="Its name on the leaderboard: small letters, digits and hyphens.")] = "",
+    sees: Annotated[str, typer.Option(help=f"What crafting saw of the data: {', '.join(SEES)}.")] = "",
+    device: Device = "auto",
+) -> None:
+    """Print the book's leaderboard, or check and measure a perturbation of yours, and say where it stands."""
+    if submit is None:
+        _refuse_options(context, {"name", "sees", "device"}, "give a perturbation by --submit")
+    elif not name:
+        raise ValueError("--submit needs a --name")
+    from uaplib.devices import pick_device
+    from uaplib.experiments import leaderboard as board
+    from uaplib.experiments import store
+
+    if submit:
+        try:
+            row = board.submit(submit, name, sees, pick_device(device))
+        except KeyboardInterrupt:
+            _interrupted()
+        for victim in row.fooled:
+            print(f"{victim}: {row.rate(victim)}{', crafted on it' if victim in row.seen else ''}")
+        print(f"mean over those that it has not seen: {100 * row.mean(row.unseen).value:.1f} %")
+        others = [each for each in board.entries() if each.name != row.name]
+        print(f"on networks that neither has seen it leaves {row.behind(others)} of {len(others)} others behind")
+        for file in board.files(name):
+            print(store.kept_folder() / file)
+        return
+    rows = board.entries()
+    print(board.table(rows).round(1).to_string(index=False))
 
 
 def _check_table(out: Path, sources: list[str]) -> None:

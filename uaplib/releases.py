@@ -20,6 +20,8 @@ _ORIGINS = {
     "sfr": "tsborkar/Selective-feature-regeneration/b5e2b93a94e2e7ca0bf2b5fa99676607cb8819ce",
 }
 
+_AT_HAND = {"GoogLeNet": "googlenet-caffe"}  # of the papers' Caffe networks, by their names there
+
 
 class Release(NamedTuple):
     """One released file: what it is, where it comes from, and what must be found in it.
@@ -52,6 +54,15 @@ class Release(NamedTuple):
 def of_the_matrix() -> list[str]:
     """Return the names of those in the book's transfer matrix, all of 10/255: of the authors of UAP, FFF and GD-UAP."""
     return [name for name, release in RELEASES.items() if release.origin in ("lts4", "fff", "gd-uap")]
+
+
+def crafted_on(name: str) -> str:
+    """Return the network that a release was crafted on, by its name in `uaplib.models` where it is among them.
+
+    The port's were crafted on torchvision's networks, whose weights are others.
+    """
+    release = RELEASES[name]
+    return release.network if release.origin == "port" else _AT_HAND.get(release.network, release.network)
 
 
 def _release(row: dict[str, str]) -> Release:

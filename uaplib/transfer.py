@@ -21,8 +21,10 @@ from uaplib.files import check_writable, note_read, write_text
 from uaplib.journal import Journal
 from uaplib.metrics import Comparison
 from uaplib.metrics.tasks import TASKS
+from uaplib.models.registry import SEPARATOR
 from uaplib.names import check_name
 from uaplib.perturbation import FITS, UniversalPerturbation
+from uaplib.releases import RELEASES, crafted_on
 
 Images = tuple[Tensor, Tensor]
 CHUNK = 200  # images that are on the device at a time
@@ -32,10 +34,10 @@ CHUNK = 200  # images that are on the device at a time
 class TransferMatrix:
     """One cell for each perturbation and network: a row of the tidy `table`, and which images were fooled.
 
-    table: columns source, crafted_on, method, seed, victim, white_box (whether the victim is what the source was
-    crafted on), fooling_rate and its 95 % Wilson interval low and high, error (1 - accuracy) and clean_error, all in
-    [0, 1], n, and resized (from which size and how, or empty). fooled: booleans (n,) for (source, victim). left_out:
-    victims that could not be measured, and why.
+    table: columns source, crafted_on, method, seed, victim, white_box (whether the victim is, or is among, what the
+    source was crafted on), fooling_rate and its 95 % Wilson interval low and high, error (1 - accuracy) and
+    clean_error, all in [0, 1], n, and resized (from which size and how, or empty). fooled: booleans (n,) for (source,
+    victim). left_out: victims that could not be measured, and why.
     """
 
     table: pd.DataFrame
@@ -73,11 +75,17 @@ class TransferMatrix:
         table = self.table[keep].reset_index(drop=True)
         return TransferMatrix(table, {pair: self.fooled[pair] for pair in zip(table.source, table.victim, strict=True)})
 
+    def joined(self, other: "TransferMatrix") -> "TransferMatrix":
+        """Return its cells and those of another; left out is what this one leaves out."""
+        table = pd.concat([self.table, other.table], ignore_index=True)
+        return TransferMatrix(table, {**self.fooled, **other.fooled}, self.left_out)
+
     def arranged(self, sources: Sequence[str], victims: Sequence[str]) -> "TransferMatrix":
         """Return the cells of these sources and victims, in this order. Raises KeyError when one is not there."""
         pairs = [(victim, source) for victim in victims for source in sources]
         table = self.table.set_index(["victim", "source"], drop=False).loc[pairs].reset_index(drop=True)
-        return TransferMatrix(table, {(source, victim): self.fooled[source, victim] for victim, source in pairs})
+        fooled = {(source, victim): self.fooled[source, victim] for victim, source in pairs}
+        return TransferMatrix(table, fooled, self.left_out)
 
     def summary(self) -> pd.Series:
         """Return white-box and black-box mean (per cent), the best black-box source, and the most robust victim.
@@ -265,6 +273,14 @@ def _change(change: Mapping | None) -> str:
     return "x".join(map(str, change["from"])) + f", {change['mode']}" if change else ""
 
 
+def _networks(cell: Mapping) -> list[str]:
+    """The networks that a cell's perturbation was crafted on, by their names here where they are at hand."""
+    kind, _, name = cell["source"].rpartition(":")
+    if kind == "published" and name in RELEASES:
+        return [crafted_on(name)]
+    return cell["crafted_on"].split(SEPARATOR)
+
+
 def _matrix(cells: list[dict], left_out: Mapping[str, Exception] = MappingProxyType({})) -> TransferMatrix:
     rows, fooled = [], {}
     for cell in cells:
@@ -273,7 +289,7 @@ def _matrix(cells: list[dict], left_out: Mapping[str, Exception] = MappingProxyT
         rows.append(
             {name: cell[name] for name in ("source", "crafted_on", "method", "seed", "victim")}
             | {
-                "white_box": cell["crafted_on"] == cell["victim"],
+                "white_box": cell["victim"] in _networks(cell),
                 "fooling_rate": found.fooling_rate.value,
                 "low": low,
                 "high": high,

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from uaplib.experiments import registry, store
+from uaplib.experiments import images, recipes, registry, store
 
 FILES = {
     "net/a.safetensors": (b"a" * 5000, 300.0, (3, 5)),
@@ -45,6 +45,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
+
+
+@pytest.fixture
+def forgotten():
+    """What was remembered of images, layers and weights does not count before or after."""
+    remembered = (images.at_hand, images._load, recipes._layers, recipes.weights_sha256)
+
+    def forget():
+        for function in remembered:
+            getattr(function, "cache_clear", lambda: None)()
+        recipes._journals.clear()
+
+    forget()
+    yield forget
+    forget()
 
 
 @pytest.fixture

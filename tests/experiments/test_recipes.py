@@ -41,21 +41,6 @@ def few(monkeypatch):
 
 
 @pytest.fixture
-def forgotten():
-    """What was remembered of images, layers and weights does not count before or after."""
-    remembered = (images.at_hand, images._load, recipes._layers, recipes.weights_sha256)
-
-    def forget():
-        for function in remembered:
-            getattr(function, "cache_clear", lambda: None)()
-        recipes._journals.clear()
-
-    forget()
-    yield forget
-    forget()
-
-
-@pytest.fixture
 def instead(monkeypatch, forgotten):
     """A function that puts random images in place of those of a role."""
     load = images._load

@@ -2,9 +2,10 @@
 
 import json
 from dataclasses import replace
-from itertools import product
+from itertools import chain, product
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -20,11 +21,11 @@ MATRIX_METHODS = {"noise", "uap", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-
 
 @pytest.mark.usefixtures("checkout")
 def test_what_is_kept_is_what_the_studies_list():
-    places = {recipe.place for recipe in studies.book() if recipe.row.optimised and not recipe.preset}
-    places |= {recipe.record_place for recipe in studies.book() if recipe.preset}
+    crafted = [recipe for recipe in studies.book() if recipe.row.optimised]
+    places = {recipe.place if studies.keeps(recipe) else recipe.record_place for recipe in crafted}
     places |= {recipe.cells for recipe in studies.book()} | {"images.json"}
     there = {str(path.relative_to(store.ARTIFACTS)) for path in store.ARTIFACTS.rglob("*") if path.is_file()}
-    assert there == places
+    assert {place for place in there if not place.startswith(f"{studies.SUBMISSIONS}/")} == places
 
 
 @pytest.mark.usefixtures("checkout")
@@ -109,12 +110,12 @@ def test_the_ablations_of_another_network_are_the_same_without_those_of_the_port
 
 def test_the_methods_since_2018_have_one_cost_and_on_small_networks_several_seeds():
     study = studies.modern_study()
-    large = set(studies.MODERN_NETWORKS)
-    assert set(study) == {*models.names(), studies.SMALL_MODEL, *large}
+    fewer = dict.fromkeys(studies.MODERN_NETWORKS, studies.EARLIER + studies.MODERN_LARGER)
+    assert set(study) == {*models.names(), studies.SMALL_MODEL, *fewer}
     for model, made in study.items():
-        methods = studies.EARLIER + (studies.MODERN_LARGER if model in large else studies.MODERN)
-        methods += studies.SEARCHES if model == studies.SMALL_MODEL else ()
-        assert {(r.method, r.seed) for r in made} == set(product(methods, range(1 if model in large else 3)))
+        searches = studies.SEARCHES if model == studies.SMALL_MODEL else ()
+        methods = fewer.get(model, studies.EARLIER + studies.MODERN + searches)
+        assert {(r.method, r.seed) for r in made} == set(product(methods, range(1 if model in fewer else 3)))
         assert {r.ball for r in made} == {linf(24 if model in models.names() else 10)}
         costs = {r.all_settings["max_gradients"] for r in made if "max_gradients" in r.all_settings}
         assert costs == {10_000}
@@ -204,6 +205,57 @@ def test_the_transfer_studies_have_every_method_on_every_network():
     assert not {recipe.model for recipe in listed} & set(studies.PAPER_NETWORKS)
 
 
+def test_the_families_are_the_victims_of_every_method_and_of_what_nobody_optimised():
+    study, listed = studies.transfer_studies()["families"], studies.book()
+    assert list(study.victims) == [name for family in studies.FAMILIES.values() for name in family]
+    assert list(study.released) == releases.of_the_matrix()
+    assert len(set(study.rows)) == len(study.rows)
+    assert {recipe.ball for recipe in study.recipes} == {linf(10)}
+    modern = studies.modern_study()
+    for model in ("mobilenet-v1-0.25", "googlenet-caffe", "efficientnet-lite0"):
+        assert {r for r in modern[model] if r.seed == 0 and "search" not in r.method} <= set(study.recipes)
+    assert {r for r in studies.imagenet_study() if r.seed == 0 and r.row.optimised} <= set(study.recipes)
+    assert {r.method for r in study.recipes if not r.row.optimised} == set(studies.NOT_OPTIMISED)
+    assert set(study.recipes) <= set(listed)
+    assert set(studies.long_uaps().values()) <= set(study.recipes)
+    assert {(model, "evaluation", None) for model in study.victims} <= studies.images_of_the_book()
+
+
+def test_ensembles_stand_beside_their_parts_with_the_same_settings():
+    study = studies.ensemble_study()
+    *several, first, second, third = study
+    assert several == [f"{first}+{second}", f"{first}+{second}+{third}"]
+    for method in ("gd-uap-range", "psp-uap"):
+        settings = [recipe.settings for listed in study.values() for recipe in listed if recipe.method == method]
+        assert len(settings) == len(study)
+        assert all(each == settings[0] for each in settings)
+    assert studies.for_several_networks() in study[several[1]]
+
+
+def test_what_the_book_keeps_of_a_perturbation():
+    def kept(**about):
+        given = {"method": "psp-uap", "model": "mobilenet-v1-0.25", "ball": linf(10)} | about
+        return studies.keeps(Recipe(**given))
+
+    assert kept()
+    assert kept(model="resnet-mini", ball=linf(24), seed=2)  # a few kilobytes
+    assert not kept(seed=1)
+    assert not studies.keeps(studies.psp_study()["equal-weights"][0])
+    assert studies.keeps(studies.for_several_networks())
+    shown = [*studies.imagenet_study(), *chain(*(study.controlled for study in studies.kept_studies()))]
+    assert all(map(studies.keeps, shown))
+
+
+def test_cells_that_are_kept_elsewhere_are_taken_over(folders, forgotten, clothes, monkeypatch):
+    few = clothes.images[:40], clothes.labels[:40]
+    monkeypatch.setattr(images, "_load", lambda model, role, count: few)
+    study = studies.TransferStudy([Recipe("noise", "resnet-mini", linf(24))], ["resnet-mini", "vgg-f-mini"])
+    kept = study.measure(folder=store.kept_folder())
+    monkeypatch.setattr(transfer, "transfer_matrix", lambda *_, **__: pytest.fail("measured again"))
+    pd.testing.assert_frame_equal(study.measure().table, kept.table)
+    assert (store.own_folder() / study.cells).read_bytes() == (store.kept_folder() / study.cells).read_bytes()
+
+
 def test_a_studys_sources_are_artifacts_and_releases(folders, monkeypatch):
     monkeypatch.setattr(published, "load", lambda name: f"the release {name}")
     noise = Recipe("noise", "resnet-mini", linf(24))
@@ -221,6 +273,26 @@ def test_the_controls_of_a_recipe_are_rows(folders):
     assert list(found) == study.rows == [recipe.name, *(f"{recipe.name}, {control}" for control in CONTROLS)]
     for control, make in CONTROLS.items():
         assert torch.equal(found[studies.control_row(recipe, control)].delta, make(crafted).delta)
+
+
+def test_what_has_its_cells_needs_no_perturbation(folders, forgotten, clothes, monkeypatch):
+    """So rows can be added to a study where of others the records are kept alone."""
+    few = clothes.images[:40], clothes.labels[:40]
+    monkeypatch.setattr(images, "_load", lambda model, role, count: few)
+    old, new = Recipe("noise", "resnet-mini", linf(24)), Recipe("chessboard", "resnet-mini", linf(24))
+    study = studies.TransferStudy([old, new], ["resnet-mini", "vgg-f-mini"])
+    first = study.row_of(old).measure()
+    assert list(first.pivot().index) == [old.name]
+    asked, load = [], Recipe.load_or_craft
+    monkeypatch.setattr(Recipe, "load_or_craft", lambda self, **how: asked.append(self.name) or load(self, **how))
+    whole = study.measure()
+    assert asked == [new.name]
+    assert list(whole.pivot().index) == study.rows
+    assert list(whole.pivot().columns) == list(study.victims)
+    assert (whole.fooled[old.name, "vgg-f-mini"] == first.fooled[old.name, "vgg-f-mini"]).all()
+    again = study.measure()
+    assert asked == [new.name]
+    pd.testing.assert_frame_equal(again.table, whole.table)
 
 
 def test_every_network_of_the_book_has_a_floor_of_what_nobody_optimised():

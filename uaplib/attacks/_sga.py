@@ -1,4 +1,4 @@
-"""Stochastic gradient aggregation (Liu et al., 2023): many small sign steps vote for one large one."""
+"""Stochastic gradient aggregation (Liu et al., 2023): the gradients along many small steps make one large one."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,7 +5,7 @@ Roles are those of `uaplib.data.load`; which data set a network meets stands in 
 
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 
 from torch import Tensor
 
@@ -34,7 +34,7 @@ def images_for(model: str, role: str, count: int | None = None) -> tuple[Tensor,
     return _load(model, role, None if count is None else min(count, data.most(network.data_set, role)))
 
 
-@cache
+@lru_cache(6)  # a thousand photographs take half a gigabyte, and a matrix has many networks
 def _load(model: str, role: str, count: int | None) -> tuple[Tensor, Tensor]:
     network = models.find(model)
     preprocessing = models.preprocessing(model) if network.resize else None

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +40,15 @@ SECOND_MODEL = "mobilenet-v1-0.5"  # on which nobody tuned anything
 OTHERS = (PAPER_NETWORK, "squeezenet1_1-caffe", "tiny-darknet", SMALL_MODEL, SECOND_MODEL)  # of other families
 IMAGENET_EPS_255, IMAGENET_SEEDS, TRANSFER_SEEDS, NOISE_DRAWS = 10, 3, 3, 10
 PAPER_NETWORKS = ("alexnet", "googlenet", "vgg16", "vgg19", "resnet152")
-KEPT_STUDIES = ("fashion-mnist", "imagenet")
+FAMILIES = {  # the networks for photographs by their design
+    "GoogLeNet": (PAPER_NETWORK,),
+    "SqueezeNet": ("squeezenet1_1-caffe",),
+    "Darknet": ("tiny-darknet",),
+    "MobileNet v1": ("mobilenet-v1", "mobilenet-v1-0.75", SECOND_MODEL, SMALL_MODEL),
+    "MobileNet v2": ("mobilenet-v2",),
+    "EfficientNet-Lite": IMAGENET_MODELS,
+}
+KEPT_STUDIES = ("fashion-mnist", "fashion-mnist-modern", "imagenet", "families")
 OVERACTIVATING = ("noise", "fff", "gd-uap-none", "gd-uap-range", "gd-uap-data")
 NOT_OPTIMISED = ("noise", "chessboard", "stripes", "fourier", "blocks")  # beside every attack
 PRIORS = ("gd-uap-none", "gd-uap-range", "gd-uap-data")
@@ -52,6 +60,10 @@ MODERN_LARGER = ("sgd-uap", "sga", "df-uap", "sv-uap", "psp-uap")  # where a run
 COST_MODEL, COSTS = "vgg19-mini", (1000, 3000, 10_000, 30_000, 100_000)
 TARGETS = (9, 174, 573, 771)  # ostrich, elkhound, go-kart, safe: classes that nobody chose after seeing a rate
 MODERN_NETWORKS = (PAPER_NETWORK, IMAGENET_MODELS[0])
+TWO_MODELS = f"{IMAGENET_MODELS[0]}+{PAPER_NETWORK}"  # of two families, both for 224 pixels
+THREE_MODELS = f"{TWO_MODELS}+mobilenet-v2"
+SHORT_PSP = {"max_iterations": 200}  # a fifth of the default: on several networks an iteration takes seconds
+SUBMISSIONS = "submissions"  # folder of the artifacts for perturbations of others, see `leaderboard`
 Control = Callable[[UniversalPerturbation], UniversalPerturbation]
 
 
@@ -186,6 +198,22 @@ def frequency_study() -> dict[str, Recipe]:
     return {model: ablation("fourier-search", model, ball, "fine") for model in networks}
 
 
+def ensemble_study() -> dict[str, list[Recipe]]:
+    """Return, by their networks, the recipes of perturbations for several networks at once, of two or three families.
+
+    Two methods that see no data. Beside them stand the same methods on each of the networks alone, with the settings
+    that they have here.
+    """
+    ball, settings = linf(IMAGENET_EPS_255), {"gd-uap-range": {}, "psp-uap": SHORT_PSP}
+    networks = (TWO_MODELS, THREE_MODELS, *THREE_MODELS.split("+"))
+    return {model: [Recipe(name, model, ball, settings=own) for name, own in settings.items()] for model in networks}
+
+
+def for_several_networks() -> Recipe:
+    """Return the recipe of the book's perturbation for networks that nobody has seen: data-free, on three families."""
+    return Recipe("psp-uap", THREE_MODELS, linf(IMAGENET_EPS_255), settings=SHORT_PSP)
+
+
 def targeted_study() -> dict[str, list[Recipe]]:
     """Return, by their networks, the recipes of perturbations towards one class each."""
     ball, methods = linf(IMAGENET_EPS_255), {SMALL_MODEL: ("df-uap", "sgd-uap"), IMAGENET_MODELS[0]: ("df-uap",)}
@@ -255,8 +283,8 @@ def dense_study() -> list[Recipe]:
 class TransferStudy:
     """One transfer matrix of the book: its rows, and the networks.
 
-    Rows are recipes, released perturbations by their names, and the `controls` of the recipes in `controlled`:
-    functions from a perturbation to another, by their names.
+    Rows are recipes, released perturbations by their names, the `controls` of the recipes in `controlled`: functions
+    from a perturbation to another, by their names, and those of others that were `submitted`, by their names.
     """
 
     recipes: Sequence[Recipe]
@@ -264,6 +292,7 @@ class TransferStudy:
     released: Sequence[str] = ()
     controlled: Sequence[Recipe] = ()
     controls: Mapping[str, Control] = field(default_factory=lambda: CONTROLS, hash=False)
+    submitted: Sequence[str] = ()
 
     @property
     def cells(self) -> str:
@@ -272,9 +301,14 @@ class TransferStudy:
 
     @property
     def rows(self) -> list[str]:
-        """The names of its rows, first the recipes, then the releases, then the controls."""
+        """The names of its rows, first the recipes, then the releases, the submissions, and the controls."""
         names = [recipe.name for recipe in self.recipes] + [f"published:{name}" for name in self.released]
+        names += [f"submitted:{name}" for name in self.submitted]
         return names + [control_row(recipe, control) for recipe in self.controlled for control in self.controls]
+
+    def row_of(self, recipe: Recipe) -> "TransferStudy":
+        """Return the study of one of its recipes alone."""
+        return TransferStudy([recipe], self.victims)
 
     def kept(self) -> "TransferMatrix | None":
         """Return the matrix of its cells, rows and networks in its order; None where one is missing or out of date.
@@ -286,21 +320,27 @@ class TransferStudy:
         for place in store.places(self.cells):
             with suppress(KeyError, FileNotFoundError):  # readers' own cells may be few
                 found = transfer.load(place).arranged(self.rows, self.victims)
-                if self._is_current(place):
+                if not self._lacking(place):
                     return found
                 warnings.warn(
                     f"{place} is not used: its cells are not of the perturbations and weights at hand", stacklevel=2
                 )
         return None
 
-    def _is_current(self, place: Path) -> bool:
-        """Whether all cells are of their perturbations and the networks' weights of today."""
-        last = Journal(place).last(*LABELS)
-        return all(
-            keys and last[row, victim, "label"][0] in keys(victim)
-            for row, keys in self._keys().items()
-            for victim in self.victims
-        )
+    def _lacking(self, place: Path) -> list[str]:
+        """The rows of which a cell is missing in a file, or is not of the perturbation and the weights of today."""
+        current = self._current(place)
+        return [row for row in self.rows if not all((row, victim) in current for victim in self.victims)]
+
+    def _current(self, place: Path) -> dict[tuple[str, str], tuple[str, dict]]:
+        """The cells in a file, with their keys, that are of the perturbations and the weights of today."""
+        last, found = Journal(place).last(*LABELS), {}
+        for row, keys in self._keys().items():
+            for victim in self.victims:
+                key, cell = last.get((row, victim, "label"), ("", {}))
+                if keys and key in keys(victim):
+                    found[row, victim] = (key, cell)
+        return found
 
     def _keys(self) -> dict[str, Callable[[str], Iterator[str]] | None]:
         """For each row the keys that its cell on a network can have; None where there is no such perturbation."""
@@ -313,37 +353,77 @@ class TransferStudy:
             found[f"published:{name}"] = partial(cell_keys, release.delta_sha256, _shape(release), ball)
         for recipe in self.controlled:
             made = self._made(recipe, crafted) if (crafted := recipe.find()) else {}
-            for row, one in made.items():
-                found[row] = partial(cell_keys, provenance.sha256_of(one.delta), one.delta.shape, one.ball)
+            found |= {row: _keys_of(one) for row, one in made.items()}
+        found |= {f"submitted:{name}": _keys_of(submission(name)) for name in self.submitted}
         return {row: found.get(row) for row in self.rows}
 
     def _made(self, recipe: Recipe, crafted: UniversalPerturbation) -> dict[str, UniversalPerturbation]:
         """The rows that control a recipe's perturbation."""
         return {control_row(recipe, name): make(crafted) for name, make in self.controls.items()}
 
-    def sources(self) -> dict[str, UniversalPerturbation]:
-        """Return the perturbations of its rows by name, crafted where they are not kept.
+    def sources(self, rows: Sequence[str] | None = None) -> dict[str, UniversalPerturbation]:
+        """Return the perturbations of its rows, or of some, by name, crafted where they are not kept.
 
         Raises FileNotFoundError when a release can be had nowhere.
         """
-        found = {recipe.name: recipe.load_or_craft() for recipe in self.recipes}
-        found |= {f"published:{name}": published.load(name) for name in self.released}
+        wanted = set(self.rows if rows is None else rows)
+        found = {recipe.name: recipe.load_or_craft() for recipe in self.recipes if recipe.name in wanted}
+        found |= {f"published:{name}": published.load(name) for name in self.released if f"published:{name}" in wanted}
+        found |= {f"submitted:{name}": submission(name) for name in self.submitted if f"submitted:{name}" in wanted}
         for recipe in self.controlled:
-            found |= self._made(recipe, recipe.load_or_craft())
-        return found
+            if wanted & {control_row(recipe, name) for name in self.controls}:
+                found |= self._made(recipe, recipe.load_or_craft())
+        return {row: one for row, one in found.items() if row in wanted}
 
     def measure(self, device: str | torch.device = "cpu", folder: Path | None = None) -> "TransferMatrix":
         """Return the matrix after what is missing or out of date was measured.
 
-        Cells are kept in a folder of artifacts, the reader's own by default.
+        Cells are kept in a folder of artifacts, the reader's own by default; a row that has all its cells there needs
+        no perturbation.
         """
         from uaplib import transfer
+
+        cells = (folder or store.own_folder()) / self.cells
+        lacking = self.rows
+        with suppress(ImportError):  # of a network that is left out below
+            self._take_over(cells)
+            lacking = self._lacking(cells)
+        done = [row for row in self.rows if row not in lacking]
+        if not lacking:
+            return transfer.load(cells).arranged(done, self.victims)
 
         def test(victim: str) -> tuple[torch.Tensor, torch.Tensor]:
             return images_for(victim, "evaluation")
 
-        cells = (folder or store.own_folder()) / self.cells
-        return transfer.transfer_matrix(self.sources(), self.victims, test, device=device, cells=cells, progress=True)
+        new = transfer.transfer_matrix(
+            self.sources(lacking), self.victims, test, device=device, cells=cells, progress=True
+        )
+        if not done:
+            return new
+        measured = [victim for victim in self.victims if victim not in new.left_out]
+        return new.joined(transfer.load(cells).arranged(done, measured)).arranged(self.rows, measured)
+
+    def _take_over(self, cells: Path) -> None:
+        """Add to a file the cells that are kept elsewhere, the book's for instance, which need not be measured."""
+        journal, there = Journal(cells), self._current(cells)
+        for place in store.places(self.cells):
+            if place != cells:
+                for pair, (key, cell) in self._current(place).items():
+                    if pair not in there:
+                        there[pair] = (key, cell)
+                        journal.add(key, cell)
+
+
+def submission(name: str) -> UniversalPerturbation:
+    """Return a perturbation of someone else's that is kept. Raises FileNotFoundError where there is none."""
+    place = f"{SUBMISSIONS}/{name}.safetensors"
+    if (path := store.find(place)) is None:
+        raise FileNotFoundError(f"there is no {place} among the artifacts")
+    return UniversalPerturbation.load(path)
+
+
+def _keys_of(one: UniversalPerturbation) -> Callable[[str], Iterator[str]]:
+    return partial(cell_keys, provenance.sha256_of(one.delta), one.delta.shape, one.ball)
 
 
 def _shape(release: Release) -> tuple[int, ...]:
@@ -356,20 +436,26 @@ def control_row(recipe: Recipe, control: str) -> str:
 
 
 def transfer_studies() -> dict[str, TransferStudy]:
-    """Return the transfer matrices by name: the two that the book keeps, and the papers' networks.
+    """Return the transfer matrices by name: those that the book keeps (`KEPT_STUDIES`), and the papers' networks.
 
-    "fashion-mnist": the six mini networks, three seeds. "imagenet": the three networks whose weights are packages, and
-    the releases of `uaplib.releases.of_the_matrix`. "paper": the same rows for torchvision's successors of the papers'
-    Caffe networks, for those who have their weights: AlexNet stands for CaffeNet, and nothing for VGG-F.
+    "fashion-mnist": the six mini networks, three seeds; "fashion-mnist-modern" the methods since 2018 on them, one.
+    "imagenet": the three networks whose weights are packages, and the releases of `uaplib.releases.of_the_matrix`.
+    "families": all networks for photographs, with what was crafted on them by each method, one seed. "paper": the rows
+    of "imagenet" for torchvision's successors of the papers' Caffe networks, for those who have their weights: AlexNet
+    stands for CaffeNet, and nothing for VGG-F.
     """
     minis, lites = models.names(), IMAGENET_MODELS
     ours = [
         r for r in mini_study(TRANSFER_SEEDS) if r.method != "noise" or r.model == minis[0]
     ]  # noise knows no network
     ours += [Recipe("uap", model, linf(CHAPTER_EPS_255), k) for model in minis for k in range(TRANSFER_SEEDS)]
+    crafted = modern_study()
+    modern = [recipe for name in minis for recipe in crafted[name] if recipe.method in MODERN and recipe.seed == 0]
     return {
         "fashion-mnist": TransferStudy(ours, minis),
+        "fashion-mnist-modern": TransferStudy(modern, minis),
         "imagenet": _large(lites),
+        "families": _families(),
         "paper": _large(PAPER_NETWORKS),
     }
 
@@ -380,6 +466,19 @@ def _large(networks: Sequence[str]) -> TransferStudy:
     rows = [Recipe(method, model, ball) for model in networks for method in OVERACTIVATING]
     rows += [Recipe("uap", model, ball, settings={"images": 300, "max_passes": 3}) for model in networks]
     return TransferStudy(rows, networks, releases.of_the_matrix())
+
+
+def _families() -> TransferStudy:
+    """Methods on photographs' networks, one seed each, the releases and what nobody optimised, on six families."""
+    first, ball = IMAGENET_MODELS[0], linf(IMAGENET_EPS_255)
+    floors, crafted = floor_recipes(first, ball), modern_study()
+    rows = [*floors["noise"][:1], *floors["patterns"]]
+    rows += [recipe for recipe in _large(IMAGENET_MODELS).recipes if recipe.method != "noise"]
+    rows += long_uaps().values()
+    for model in (SMALL_MODEL, *MODERN_NETWORKS):
+        rows += [recipe for recipe in crafted[model] if recipe.seed == 0 and recipe.method not in SEARCHES]
+    rows += [Recipe("gd-uap-range", "tiny-darknet", ball), *chain(*ensemble_study().values())]
+    return TransferStudy(list(dict.fromkeys(rows)), list(chain(*FAMILIES.values())), releases.of_the_matrix())
 
 
 def control_studies() -> dict[str, TransferStudy]:
@@ -418,6 +517,30 @@ def size_studies() -> dict[str, TransferStudy]:
     return found | {f"{first}, there and back": TransferStudy([], [first], (), mine, back)}
 
 
+def kept_studies() -> list[TransferStudy]:
+    """Return every study whose cells the book keeps."""
+    matrices = transfer_studies()
+    return [*(matrices[name] for name in KEPT_STUDIES), *control_studies().values(), *size_studies().values()]
+
+
+def keeps(recipe: Recipe) -> bool:
+    """Whether the book keeps a perturbation itself; of others it keeps the record and what they do.
+
+    Of ablations it does not, nor, where a file has half a megabyte, of what no chapter shows but in numbers.
+    """
+    return not recipe.preset and recipe not in _only_in_numbers()
+
+
+@cache
+def _only_in_numbers() -> set[Recipe]:
+    crafted = modern_study()
+    found = {recipe for recipe in crafted[SMALL_MODEL] if recipe.seed}
+    found |= {recipe for recipe in crafted[PAPER_NETWORK] if recipe.method in MODERN}
+    found |= set(chain(*ensemble_study().values()))
+    shown = [for_several_networks(), *imagenet_study(), *(ways["default"] for ways in paper_network_study().values())]
+    return found.difference(shown)
+
+
 def book() -> list[Recipe]:
     """Return every recipe that the book's chapters load with their default parameters, once."""
     listed = [*chain(*uap_study().values()), *chain(*(study.values() for study in ablation_study().values()))]
@@ -434,13 +557,18 @@ def book() -> list[Recipe]:
         *chain(*psp_study().values()),
         *chain(*targeted_study().values()),
         *frequency_study().values(),
+        *chain(*ensemble_study().values()),
     ]
     return list(dict.fromkeys(listed))
 
 
 def images_of_the_book() -> set[tuple[str, str, int | None]]:
-    """Return which images the book's recipes meet, as model, role and number; see `uaplib.experiments.images`."""
-    found = set()
+    """Return which images the book's recipes and victims meet, as model, role and number.
+
+    See `uaplib.experiments.images`.
+    """
+    studied = (transfer_studies()[name] for name in KEPT_STUDIES)
+    found = {(victim, "evaluation", None) for study in studied for victim in study.victims}
     for recipe in book():
         found.add((recipe.model, "evaluation", None))
         if METHODS[recipe.method].sees != "nothing":

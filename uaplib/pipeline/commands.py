@@ -95,6 +95,15 @@ def images() -> None:
     images.keep(studies.images_of_the_book())
 
 
+@app.command(epilog="Example: `uaplib book leaderboard`.")
+def leaderboard() -> None:
+    """Write the page of the leaderboard anew, from the cells that the book keeps."""
+    root = _root()
+    from uaplib.experiments import leaderboard
+
+    write_text(root / "book" / leaderboard.PAGE, leaderboard.page(leaderboard.entries()))
+
+
 @app.command(epilog="Example: `uaplib book registry`.")
 def registry() -> None:
     """Write down anew what an installed library may fetch: the artifacts, and which chapters read them."""
