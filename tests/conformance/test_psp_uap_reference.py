@@ -98,8 +98,8 @@ def test_the_clock_of_the_authors_counts_from_the_last_measurement():
 
 
 def test_weights_times_a_constant_shift_the_loss_and_leave_its_gradient(network, monkeypatch):
-    run, pictures = started(network, monkeypatch, crops=3, share=1.0), torch.rand(1, 1, 12, 12).double()
-    found = []
+    pictures = torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(0)).double()
+    run, found = started(network, monkeypatch, crops=3, share=1.0), []
     for factor in (1.0, 8.0):
         monkeypatch.setattr(_psp_uap, "_weights", lambda p, q, t, factor=factor: factor * p.softmax(1)[:, 0])
         with torch.random.fork_rng():
@@ -107,7 +107,7 @@ def test_weights_times_a_constant_shift_the_loss_and_leave_its_gradient(network,
             loss = run.loss(pictures)
         found.append((loss.item(), torch.autograd.grad(loss, run.v)[0]))
     assert found[0][0] - found[1][0] == pytest.approx(3 * math.log(8), rel=1e-6)
-    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-6, atol=1e-9)  # of entries about 0.1
 
 
 def test_equal_weights_and_positive_activations(network, monkeypatch):

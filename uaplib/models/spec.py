@@ -6,7 +6,7 @@ It is read without PyTorch: a builder imports what it needs when it is called.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from uaplib import data, models  # packages that import their modules when these are used
@@ -145,7 +145,7 @@ def _caffe(
 ) -> Network:
     """A network of Caffe's model zoo."""
     source = "github.com/chaosmail/caffejs, models: Caffe's layers as files of numbers"
-    return replace(_original(build, size, 256, _CAFFE, source, licence, weights_sha256), structure=structure)
+    return _original(build, structure, size, 256, _CAFFE, source, licence, weights_sha256)
 
 
 def _mobilenet(
@@ -153,12 +153,12 @@ def _mobilenet(
 ) -> Network:
     """A MobileNet of 8 bits."""
     source = "github.com/google-coral/test_data: 8-bit files"
-    found = _original(build, size, resize, _EIGHT_BIT, source, "Apache 2.0", weights_sha256)
-    return replace(found, structure=structure)
+    return _original(build, structure, size, resize, _EIGHT_BIT, source, "Apache 2.0", weights_sha256)
 
 
 def _original(
     build: Callable[[], nn.Module],
+    structure: Callable[[], nn.Module],
     size: int,
     resize: int,
     normalisation: Mapping,
@@ -177,6 +177,7 @@ def _original(
         source=source,
         licence=licence,
         weights_sha256=weights_sha256,
+        structure=structure,
     )
 
 
@@ -197,6 +198,7 @@ ORIGINALS = {  # read from the files of their authors
     ),
     "tiny-darknet": _original(
         lambda: models.darknet.tiny_darknet(),
+        lambda: models.darknet.TinyDarknet(),
         224,
         224,
         {"mean": (0,) * 3, "std": (1,) * 3},
