@@ -14,7 +14,7 @@ STOREYS = [
     {"models"},
     {"features", "priors", "plots", "metrics", "patterns", "controls", "published"},
     {"attacks", "parameters"},
-    {"train", "transfer", "geometry"},
+    {"train", "defences", "transfer", "geometry"},
     {"experiments"},
     {"pipeline"},
     {"cli"},

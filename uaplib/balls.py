@@ -92,6 +92,19 @@ def clamp(x: Tensor, low: float, high: float) -> Tensor:
     return torch.where((x > low) & (x < high), x, x.detach().clamp(low, high))
 
 
+def added(images: Tensor, v: Tensor, clip: bool = True) -> Tensor:
+    """Return images plus perturbations as a network sees them while one is crafted, of the images' type.
+
+    With `clip` the sum is limited to [0, 1]. At the borders the gradient passes, or what is black could not become
+    lighter; so the limits are the next numbers outside.
+    """
+    sums = (images + v).to(images)
+    if not clip:
+        return sums
+    limits = torch.finfo(sums.dtype)
+    return sums.clamp(-limits.tiny, 1 + min(limits.eps, 2e-7))
+
+
 def _dimensions(v: Tensor) -> tuple[int, ...]:
     """The dimensions of one perturbation: the last three of a batch, otherwise all."""
     return tuple(range(-min(v.ndim, 3), 0))

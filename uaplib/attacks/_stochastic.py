@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from uaplib import provenance
 from uaplib.attacks import rules, runs
-from uaplib.balls import NormBall
+from uaplib.balls import NormBall, added
 from uaplib.checks import (
     ask,
     check_classifier,
@@ -171,7 +171,7 @@ class Run(runs.Run):
         for number, network in enumerate(networks):  # one after the other: their graphs need not fit together
             part = batch.of_member(number)
             with torch.enable_grad():
-                logits = ask(network, self.seen(v, part.images))
+                logits = ask(network, added(part.images, v, self.settings.clip))
                 losses = self.losses(logits, part)
                 found = found + torch.autograd.grad(losses.mean() / len(networks), v)[0]
             self.note(losses.detach(), logits.detach().argmax(1), part)
@@ -181,14 +181,6 @@ class Run(runs.Run):
             self.begun = True
         self.gradients += len(networks) * len(batch.images)
         return found
-
-    def seen(self, v: Tensor, images: Tensor) -> Tensor:
-        """What the network sees. At the borders of [0, 1] the gradient passes, or black could not become lighter."""
-        sums = (images + v).to(images)
-        if not self.settings.clip:
-            return sums
-        beyond = torch.finfo(sums.dtype).tiny, min(torch.finfo(sums.dtype).eps, 2e-7)  # the next numbers outside
-        return sums.clamp(-beyond[0], 1 + beyond[1])
 
     def note(self, losses: Tensor, labels: Tensor, batch: Batch) -> None:
         """Count what the batch has shown until the next entry of the history."""

@@ -156,7 +156,7 @@ class _Crafting:
         save_checkpoint(self.checkpoint, lambda path: write_atomically(path, lambda file: file.write_bytes(content)))
 
     def resume(self) -> None:
-        tensors, state = _read(self.checkpoint)
+        tensors, state = read_checkpoint(self.checkpoint)
         if state.get("key") != self.key:
             raise ValueError(f"{self.checkpoint} belongs to a run with other arguments; delete it or name another file")
         torch.set_rng_state(tensors.pop("generator"))
@@ -164,7 +164,8 @@ class _Crafting:
         self.run.history, self.seconds = state["history"], state["seconds"]
 
 
-def _read(checkpoint: Path) -> tuple[dict[str, Tensor], dict]:
+def read_checkpoint(checkpoint: Path) -> tuple[dict[str, Tensor], dict]:
+    """Return a checkpoint's tensors and its JSON state. Raises ValueError for a file that is none."""
     try:
         with safe_open(checkpoint, framework="pt") as file:
             state = json.loads((file.metadata() or {}).get("state", "{}"))
