@@ -16,6 +16,7 @@ from uaplib.parameters import (
     SceneCount,
     Seed,
     SegmentedSet,
+    Several,
     StudyName,
 )  # fmt: skip
 
@@ -29,8 +30,8 @@ def check(value, kind, name="x"):
     ("kind", "value"),
     [
         (ModelName, "resnet-mini"), (Budget255, 10), (Budget255, 0.1), (Budget255, 255), (Length, 0.01), (Length, 2.5),
-        (Count, 1), (Counts, [1]), (Counts, [3, 1, 3]), (SceneCount, 1_000_000), (Percent, 100), (Seed, 0),
-        (Seed, 2**63 - 1), (bool, True), (ClassifierName, "vgg16-mini"), (ClassifierName, "resnet18"),
+        (Count, 1), (Several, 2), (Counts, [1]), (Counts, [3, 1, 3]), (SceneCount, 1_000_000), (Percent, 100),
+        (Seed, 0), (Seed, 2**63 - 1), (bool, True), (ClassifierName, "vgg16-mini"), (ClassifierName, "resnet18"),
         (ImageNetName, "efficientnet-lite2"), (DepthName, "unet-depth"), (SegmentedSet, "scenes"), (StudyName, "paper"),
     ],
 )  # fmt: skip
@@ -43,7 +44,7 @@ def test_good_values_pass(kind, value):
     [
         (ModelName, "resnet"), (ModelName, 1), (Budget255, 0), (Budget255, 0.09), (Budget255, 256), (Budget255, "10"),
         (Budget255, math.nan), (Budget255, True), (Length, 0), (Length, -1), (Length, math.inf), (Count, 0),
-        (Count, 1.5), (Count, "1"), (Count, True), (Count, None), (Seed, -1), (Seed, 2**63), (Seed, 0.0),
+        (Count, 1.5), (Count, "1"), (Count, True), (Count, None), (Several, 1), (Seed, -1), (Seed, 2**63), (Seed, 0.0),
         (Percent, 0), (Percent, 101), (SceneCount, 1_000_001), (ClassifierName, "unet-depth"),
         (ClassifierName, "vgg"), (ClassifierName, "fcn_resnet50"), (ImageNetName, "vgg16-mini"),
         (ImageNetName, "midas-small"), (DepthName, "unet-scenes"), (DepthName, "midas-small"), (SegmentedSet, "kitti"),

@@ -22,8 +22,6 @@ from uaplib.balls import NormBall
 from uaplib.checks import check_classifier, check_images, check_labels, check_tensor, real, whole
 from uaplib.metrics import norms
 
-_TINY = 1e-12  # relative to the largest singular value: below it there is no direction
-
 
 class BoundaryNormals(NamedTuple):
     """The way to the decision boundary from images.
@@ -54,9 +52,9 @@ def boundary_normals(
 ) -> BoundaryNormals:
     """Return unit normals of the decision boundary near images: their l2 DeepFool perturbations, scaled to length 1.
 
-    The perturbation is the shortest way out of the region of a label, as far as DeepFool finds it, and so meets its
-    border at a right angle (Moosavi-Dezfooli et al., 2017, section 4). Images for which DeepFool finds none are left
-    out, with a warning.
+    The shortest way out of the region of a label meets its border at a right angle; DeepFool's is a sum of steps
+    that comes near it, and is taken for the normal (Moosavi-Dezfooli et al., 2017, section 4). Images for which
+    DeepFool finds none are left out, with a warning.
 
     images: (N, C, H, W) in [0, 1]. num_classes, batch_size, progress: as in `uaplib.attacks.deepfool`, which raises the
     errors. Raises ValueError when there is no direction at all.
@@ -104,8 +102,9 @@ class Spectrum:
 def spectrum(vectors: Tensor) -> Spectrum:
     """Return the singular values of vectors (N, C, H, W) as rows of a matrix, and the directions in pixel space.
 
-    The mean is not taken off. There are at most N directions, those whose singular value is not zero; no more than
-    twice the memory of the vectors is needed. Raises ValueError for fewer than two vectors, and for one of length zero.
+    The mean is not taken off. There are at most N directions, those whose singular value is more than a rounding
+    error (numpy's rule for a matrix's rank); no more than a few times the memory of the vectors is needed. Raises
+    ValueError for fewer than two vectors, and for one of length zero.
     """
     check_tensor("vectors", vectors)
     if len(vectors) < 2:
@@ -113,7 +112,7 @@ def spectrum(vectors: Tensor) -> Spectrum:
     if not (norms(vectors) > 0).all():
         raise ValueError(f"vector {int(norms(vectors).argmin())} is zero, and has no direction")
     _, values, directions = torch.linalg.svd(vectors.flatten(1), full_matrices=False)
-    real_ones = values > max(_TINY, torch.finfo(values.dtype).eps) * values[0]
+    real_ones = values > max(vectors.flatten(1).shape) * torch.finfo(values.dtype).eps * values[0]
     return Spectrum(values[real_ones], directions[real_ones].view(-1, *vectors.shape[1:]))
 
 
@@ -179,10 +178,11 @@ def boundary_curvature(
 ) -> Tensor:
     """Return how the decision boundary at N points curves along K directions, (N, K), in 1 / length.
 
-    With F = f_rival - f_label, which is zero on the boundary and positive beyond it, that is u^T H u by the length of
-    F's gradient, H its Hessian. Where it is positive, a step along u leads across the boundary from a point on it,
-    forwards and backwards. Networks of ReLUs are linear by parts; the second derivative is a central difference of
-    gradients over `step` on either side, `default_step` when absent, so that it means: over this distance.
+    With F = f_rival - f_label, which is zero on the boundary and positive beyond it, that is u^T H u by the length
+    of F's gradient, H its Hessian. Where it is positive, and u at a right angle to the gradient, a step along u
+    leads across the boundary from a point on it, forwards and backwards. Networks of ReLUs are linear by parts; the
+    second derivative is a central difference of gradients over `step` on either side, `default_step` when absent,
+    so that it means: over this distance.
 
     points: (N, C, H, W), on the boundary or near it; those moved may leave [0, 1]. labels, rivals: int64 (N,), as
     `boundary_normals` has them. directions: (K, C, H, W) of length 1. Raises ValueError or TypeError for arguments that
@@ -221,10 +221,12 @@ def shared_curvature(
 ) -> Spectrum:
     """Return the directions along which the boundary curves most on average over points, and their mean curvatures.
 
-    These are the eigenvectors of the mean over the points of H by the length of the gradient (see `boundary_curvature`,
-    also for the arguments) with the largest and the smallest eigenvalues, half of `count` each, in descending order:
-    those that curve towards the rival first. Lanczos' method (`scipy.sparse.linalg.eigsh`) asks for products with the
-    matrix alone, each of which is a central difference of gradients; the matrix is never formed.
+    These are the eigenvectors of the mean over the points of H by the length of the gradient (see
+    `boundary_curvature`, also for the arguments) with the largest and the smallest eigenvalues, half of `count`
+    each (of an odd count one more of the largest), in descending order: those that curve towards the rival first.
+    Lanczos' method (`scipy.sparse.linalg.eigsh`) asks for products with the matrix alone, each of which is a
+    central difference of gradients; the matrix is never formed. Over a finite step that is nearly, not exactly, a
+    symmetric matrix, so other points are to confirm what is found.
     """
     classes = _checked(model, points, labels, rivals)
     step, shape = _checked_step(step, points), points.shape[1:]

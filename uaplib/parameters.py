@@ -31,6 +31,7 @@ StudyName = Literal["imagenet", "paper"]  # transfer matrices of networks for ph
 Budget255 = Annotated[int | float, Field(ge=0.1, le=255)]  # an l-infinity budget in steps of 8-bit pixels
 Length = Annotated[int | float, Field(ge=0.01, le=100)]  # an l2 budget in units of [0, 1]
 Count = Annotated[int, Field(ge=1)]
+Several = Annotated[int, Field(ge=2)]
 Counts = Annotated[list[Count], Field(min_length=1)]
 SceneCount = Annotated[int, Field(ge=1, le=1_000_000)]  # so many can be rendered before the next split begins
 Percent = Annotated[int, Field(ge=1, le=100)]

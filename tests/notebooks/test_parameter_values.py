@@ -122,7 +122,7 @@ def hurried(monkeypatch, tmp_path):
         if row.name == "uap":
             few = data | {name: data[name][:2] for name in ("images", "labels")}
             return craft(row, model, ball, settings | {"max_passes": 1}, few, **options)
-        brief = {"max_iterations": 1, "check_every": 1, "check_after": 0, "batch_size": 1}
+        brief = {"max_iterations": 1, "max_gradients": 1, "check_every": 1, "check_after": 0, "batch_size": 1}
         return craft(
             row, model, ball, {name: brief.get(name, value) for name, value in settings.items()}, data, **options
         )
