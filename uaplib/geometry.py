@@ -87,7 +87,7 @@ class Spectrum:
 
     @property
     def effective_dimension(self) -> float:
-        """The participation ratio of the squared values, (sum s^2)^2 / sum s^4: K where K are equal, 1 for one."""
+        """The participation ratio (sum s^2)^2 / sum s^4 of the squared values, K where K are equal."""
         powers = self.values.double() ** 2
         return (powers.sum() ** 2 / (powers**2).sum()).item()
 

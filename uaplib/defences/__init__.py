@@ -6,6 +6,7 @@ that knows of the defence: on the network behind the transformation, and on the 
 
 from uaplib.defences._pgd import PGDResult, PGDSettings, pgd
 from uaplib.defences._rules import (
+    Batch,
     CleanTraining,
     DemocraticTraining,
     PoolTraining,
@@ -26,6 +27,7 @@ from uaplib.defences.transformations import (
 
 __all__ = [
     "JPEG",
+    "Batch",
     "BitDepth",
     "CleanTraining",
     "DemocraticTraining",

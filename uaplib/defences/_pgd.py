@@ -49,7 +49,7 @@ class PGDResult(NamedTuple):
 
     @property
     def accuracy(self) -> Proportion:
-        """The share of images that are correct: an upper bound of what is left under the best attack."""
+        """The share of images that are correct, an upper bound of what is left under the best attack."""
         return share(self.correct)
 
 

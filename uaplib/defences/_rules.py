@@ -121,7 +121,7 @@ class PoolTraining(Rule):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UniversalTraining(Rule):
-    """Universal adversarial training (Shafahi et al., 2020): min over w of max over |v| <= eps of mean l(w, x + v).
+    """Universal adversarial training (Shafahi et al., 2020): min over w of max over v of mean l(w, x + v).
 
     One perturbation v, from zero on, lives through the whole training: it is in the memory as "delta", (1, C, H, W).
     In each step the weights go down the loss at x + v, and v goes up it by step eps sign(gradient), projected onto the
